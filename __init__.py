@@ -1,0 +1,1 @@
+"""Rank passages with cross-encoder transformers in Python, NumPy and Numba alone."""

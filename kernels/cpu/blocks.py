@@ -1,0 +1,209 @@
+"""The CPU backend, float32: the blocks of kernels/reference/blocks.py under the same names and signatures.
+
+Start here: each block takes its scratch from the workspace, calls one to four kernels, and returns. Nothing is checked;
+ids, offsets and shapes have been proven before (a wrong id would read outside its table). A block may overwrite `x`.
+
+What is saved against the reference, all of it exact up to rounding:
+
+- the bias of the keys adds the same number to all scores of a query, and softmax does not see it: it is dropped;
+- the rows of softmax sum to 1, so the bias of the values passes through attention unchanged: it is folded into the
+  bias of the output layer;
+- vectors of position and token type are added once, at load;
+- in the last layer only the first token's query, output and feed-forward are computed.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy import float32, int32, int64
+from numpy.typing import NDArray
+
+from ..parameters import LayerNorm, Linear
+from .attention import attend
+from .elementwise import embed
+from .isa import TILE_ROWS, TILE_WIDTH
+from .linear import ROW_BLOCK, feed_forward, linear_residual_norm, project_heads, tanh_head
+from .packing import (
+    PackedLinear,
+    PackedNorm,
+    aligned_empty,
+    fill_up,
+    pack_linear,
+    pack_norm,
+    round_up,
+    split_inputs,
+    split_outputs,
+)
+
+Floats = NDArray[float32]
+
+# ---- weights
+
+
+class EmbeddingWeights(NamedTuple):
+    """Tables for `embedding`."""
+
+    word: Floats  # (vocabulary, C')
+    place: Floats  # (token types * positions, C'): row type * positions + position
+    positions: int
+    norm: PackedNorm
+
+
+class AttentionWeights(NamedTuple):
+    """Packed weights of an attention block."""
+
+    query: PackedLinear  # (H*D', C')
+    key_value: PackedLinear  # (2*H*D', C')
+    output: PackedLinear  # (C', H*D')
+    norm: PackedNorm
+    num_heads: int
+    scale: float  # 1 / sqrt(D)
+
+
+class FeedForwardWeights(NamedTuple):
+    """Packed weights of a feed-forward block."""
+
+    up: PackedLinear  # (F', C')
+    down: PackedLinear  # (C', F')
+    norm: PackedNorm
+
+
+class HeadWeights(NamedTuple):
+    """Packed weights of the classification head."""
+
+    dense: PackedLinear  # (C', C')
+    output: PackedLinear  # (labels', C')
+    num_labels: int
+
+
+def pack_embedding(
+    word: Floats, position: Floats, token_type: Floats, norm: LayerNorm, dtype: np.dtype[float32]
+) -> EmbeddingWeights:
+    """Add up every token type with every position, and fill up the rows."""
+    width = round_up(word.shape[1])
+    place = (token_type[:, None] + position[None]).reshape(-1, word.shape[1])
+    return EmbeddingWeights(
+        fill_up(word, len(word), width), fill_up(place, len(place), width), len(position), pack_norm(norm)
+    )
+
+
+def pack_attention(
+    query: Linear, key: Linear, value: Linear, output: Linear, norm: LayerNorm, num_heads: int, dtype: np.dtype[float32]
+) -> AttentionWeights:
+    """Drop the key bias, fold the value bias into the output's, and pack keys and values as one matrix."""
+    query, key, value = (split_outputs(layer, num_heads) for layer in (query, key, value))
+    output = split_inputs(output, num_heads)
+    key_value = Linear(np.concatenate([key.weight, value.weight]), np.zeros(2 * len(key.bias), float32))
+    folded_bias = output.bias + output.weight.astype(np.float64) @ value.bias
+    return AttentionWeights(
+        pack_linear(query),
+        pack_linear(key_value),
+        pack_linear(Linear(output.weight, folded_bias.astype(float32))),
+        pack_norm(norm),
+        num_heads,
+        1 / math.sqrt(output.weight.shape[0] / num_heads),
+    )
+
+
+def pack_feed_forward(up: Linear, down: Linear, norm: LayerNorm, dtype: np.dtype[float32]) -> FeedForwardWeights:
+    """Pack both layers."""
+    return FeedForwardWeights(pack_linear(up), pack_linear(down), pack_norm(norm))
+
+
+def pack_head(dense: Linear, output: Linear, dtype: np.dtype[float32]) -> HeadWeights:
+    """Pack both layers."""
+    return HeadWeights(pack_linear(dense), pack_linear(output), len(output.bias))
+
+
+class Workspace:
+    """The buffers of one thread: they grow to the largest shard seen and are used again."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, Floats] = {}
+
+    def take(self, name: str, *shape: int) -> Floats:
+        """Return the buffer of this name as an array of this shape; its content is whatever was left there."""
+        size = math.prod(shape)
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.size < size:
+            self._buffers[name] = buffer = aligned_empty(size)
+        return buffer[:size].reshape(shape)
+
+
+# ---- blocks
+
+
+def embedding(
+    ids: NDArray[int32],
+    type_ids: NDArray[int32],
+    position_ids: NDArray[int32],
+    weights: EmbeddingWeights,
+    workspace: Workspace,
+) -> Floats:
+    """Look up and normalise the vector of each token: (T, C')."""
+    x = workspace.take("x", len(ids), weights.word.shape[1])
+    embed(ids, type_ids * int32(weights.positions) + position_ids, weights.word, weights.place, weights.norm, x)
+    return x
+
+
+def attention_block(x: Floats, offsets: NDArray[int64], weights: AttentionWeights, workspace: Workspace) -> Floats:
+    """Attend within each pair, add to x and normalise, in place: (T, C')."""
+    return _attend_from(x, offsets, x, offsets, weights, workspace)
+
+
+def first_token_attention_block(
+    x: Floats, offsets: NDArray[int64], weights: AttentionWeights, workspace: Workspace
+) -> Floats:
+    """Compute the rows of `attention_block` that belong to first tokens: (B, C')."""
+    first = workspace.take("first", len(offsets) - 1, x.shape[1])
+    np.take(x, offsets[:-1], axis=0, out=first)
+    return _attend_from(first, np.arange(len(offsets)), x, offsets, weights, workspace)
+
+
+def _attend_from(
+    queries: Floats,
+    query_offsets: NDArray[int64],
+    x: Floats,
+    offsets: NDArray[int64],
+    weights: AttentionWeights,
+    workspace: Workspace,
+) -> Floats:
+    """Replace the rows `queries` by what they become when they attend over the rows of x."""
+    heads, inputs = weights.num_heads, weights.output.panels.shape[1]
+    width, longest = inputs // heads, round_up(int(np.diff(offsets).max()))
+    query = workspace.take("query", heads, len(queries), width)
+    key_value = workspace.take("key_value", 2 * heads, len(x) + TILE_WIDTH, width)
+    context = workspace.take("context", len(queries), inputs)
+    project_heads(queries, weights.query, query)
+    project_heads(x, weights.key_value, key_value)
+    attend(
+        query,
+        query_offsets,
+        key_value,
+        offsets,
+        weights.scale,
+        workspace.take("key_panels", width * longest),
+        workspace.take("scores", TILE_ROWS, longest),
+        workspace.take("sums", TILE_ROWS),
+        context,
+    )
+    product = workspace.take("product", ROW_BLOCK, x.shape[1])
+    linear_residual_norm(context, weights.output, weights.norm, product, queries)
+    return queries
+
+
+def feed_forward_block(x: Floats, weights: FeedForwardWeights, workspace: Workspace) -> Floats:
+    """Widen, bend, narrow, add to x and normalise, in place: shape of x."""
+    hidden = workspace.take("hidden", ROW_BLOCK, len(weights.up.bias))
+    product = workspace.take("product", ROW_BLOCK, x.shape[1])
+    feed_forward(x, weights.up, weights.down, weights.norm, hidden, product)
+    return x
+
+
+def classification_head(x: Floats, weights: HeadWeights, workspace: Workspace) -> Floats:
+    """Turn the vector of each pair's first token into its logits: (B, labels)."""
+    pooled = workspace.take("pooled", *x.shape)
+    logits = workspace.take("logits", len(x), len(weights.output.bias))
+    tanh_head(x, weights.dense, weights.output, pooled, logits)
+    return logits[:, : weights.num_labels].copy()

@@ -1,0 +1,74 @@
+"""What this processor can do, decided once per process.
+
+A kernel is written for a vector of ``LANES`` float32 numbers and a register tile of ``TILE_ROWS`` rows by
+``TILE_WIDTH`` columns; this file chooses the three for the processor. The environment variable ``NUMBERT_ISA`` forces
+a lower instruction set than the processor has, so that tests can run every code path on one machine.
+"""
+
+import os
+from typing import NamedTuple
+
+import llvmlite.binding as llvm
+from numba import config
+
+
+class InstructionSet(NamedTuple):
+    """The facts about a vector unit that shape the kernels."""
+
+    name: str
+    lanes: int  # float32 numbers in a vector register
+    tile_rows: int  # rows of the register tile: as many accumulators as the register file holds
+    fma: bool  # a*b + c with one rounding is one instruction
+
+
+# The tile is two vectors wide everywhere: tile_rows x 2 accumulators, 2 vectors of B and 1 of A must fit the registers.
+# Heads of 32 and 64 and all usual hidden sizes are multiples of two vectors, so that nothing is padded.
+KNOWN = {
+    "avx512": InstructionSet("avx512", lanes=16, tile_rows=12, fma=True),  # 24 + 3 of 32 registers
+    "avx2": InstructionSet("avx2", lanes=8, tile_rows=6, fma=True),  # 12 + 3 of 16
+    "neon": InstructionSet("neon", lanes=4, tile_rows=8, fma=True),  # 16 + 3 of 32
+    "baseline": InstructionSet("baseline", lanes=4, tile_rows=4, fma=False),  # 8 + 4 of 16 (SSE2)
+}
+# What each instruction set needs; the first that the processor has is taken.
+REQUIRED_FEATURES = {"avx512": {"avx512f", "avx512vl", "avx512dq", "fma"}, "avx2": {"avx2", "fma"}, "neon": {"neon"}}
+# NUMBA_CPU_NAME makes Numba compile for another processor than this one; these are the names in use.
+FEATURES_OF_CPU_NAME = {
+    "haswell": {"avx2", "fma"},
+    "skylake": {"avx2", "fma"},
+    "znver2": {"avx2", "fma"},
+    "x86-64-v3": {"avx2", "fma"},
+    "skylake-avx512": REQUIRED_FEATURES["avx512"] | REQUIRED_FEATURES["avx2"],
+    "x86-64-v4": REQUIRED_FEATURES["avx512"] | REQUIRED_FEATURES["avx2"],
+}
+
+
+def target_features() -> set[str]:
+    """Names of the processor features that Numba compiles for: this processor's, or those of NUMBA_CPU_NAME."""
+    if config.CPU_NAME not in (None, "host"):
+        given = {feature[1:] for feature in (config.CPU_FEATURES or "").split(",") if feature.startswith("+")}
+        return given | FEATURES_OF_CPU_NAME.get(config.CPU_NAME, set())
+    return {feature for feature, present in llvm.get_host_cpu_features().items() if present}
+
+
+def detect() -> InstructionSet:
+    """Choose the instruction set: the best that the processor has, or the one that NUMBERT_ISA names.
+
+    Raises
+    ------
+    ValueError
+        When NUMBERT_ISA names an instruction set that is unknown or that this processor lacks.
+    """
+    features = target_features()
+    usable = [name for name, required in REQUIRED_FEATURES.items() if required <= features] + ["baseline"]
+    forced = os.environ.get("NUMBERT_ISA")
+    if forced and forced not in usable:
+        raise ValueError(
+            f"NUMBERT_ISA: found {forced!r}, expected one of {usable} on this processor; unset it to choose automatically"
+        )
+    return KNOWN[forced or usable[0]]
+
+
+ISA = detect()
+LANES = ISA.lanes
+TILE_ROWS = ISA.tile_rows
+TILE_WIDTH = 2 * LANES

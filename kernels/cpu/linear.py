@@ -1,0 +1,126 @@
+"""Matrix products over blocks of rows, and what is done to their results while these are still in the cache.
+
+Loop order: a block of ROW_BLOCK rows of the input stays in the L2 cache while every panel of the weight passes by
+once; within a panel (in L1), tile after tile of rows is computed.
+"""
+
+from typing import Any
+
+from numpy import float32
+from numpy.typing import NDArray
+
+from .elementwise import add_and_normalize
+from .isa import LANES, TILE_ROWS, TILE_WIDTH
+from .jit import kernel
+from .micro_kernel import tile
+from .packing import PackedLinear, PackedNorm
+from .simd import load, store
+from .vector_math import gelu, tanh
+
+ROW_BLOCK = 8 * TILE_ROWS
+
+
+@kernel
+def project_heads(x: NDArray[float32], layer: PackedLinear, out: NDArray[float32]) -> None:
+    """Write x @ weight.T + bias, each head's columns as a matrix of their own.
+
+    x: (T, C'); out: (heads in the layer, T or more, D').
+    """
+    depth = layer.panels.shape[1]
+    capacity, width = out.shape[1], out.shape[2]
+    for first in range(0, x.shape[0], ROW_BLOCK):
+        end = min(first + ROW_BLOCK, x.shape[0])
+        for panel in range(layer.panels.shape[0]):
+            head, column = divmod(panel * TILE_WIDTH, width)
+            for row in range(first, end, TILE_ROWS):
+                tile(
+                    x, row * depth, depth, min(TILE_ROWS, end - row),
+                    layer.panels, panel * depth * TILE_WIDTH, TILE_WIDTH, depth,
+                    layer.bias, panel * TILE_WIDTH,
+                    out, (head * capacity + row) * width + column, width,
+                )  # fmt: skip
+
+
+@kernel
+def linear_rows(a: Any, a_at: int, rows: int, layer: PackedLinear, out: Any) -> None:
+    """Write a @ weight.T + bias for `rows` rows of a (from position `a_at`) into the first rows of out (R, N')."""
+    panels, depth = layer.panels.shape[0], layer.panels.shape[1]
+    width = panels * TILE_WIDTH
+    for panel in range(panels):
+        for row in range(0, rows, TILE_ROWS):
+            tile(
+                a, a_at + row * depth, depth, min(TILE_ROWS, rows - row),
+                layer.panels, panel * depth * TILE_WIDTH, TILE_WIDTH, depth,
+                layer.bias, panel * TILE_WIDTH, out, row * width + panel * TILE_WIDTH, width,
+            )  # fmt: skip
+
+
+@kernel
+def gelu_linear_rows(a: Any, a_at: int, rows: int, layer: PackedLinear, out: Any) -> None:
+    """Write gelu(a @ weight.T + bias), as `linear_rows`; each tile is bent while it is in the L1 cache."""
+    panels, depth = layer.panels.shape[0], layer.panels.shape[1]
+    width = panels * TILE_WIDTH
+    for panel in range(panels):
+        for row in range(0, rows, TILE_ROWS):
+            count = min(TILE_ROWS, rows - row)
+            at = row * width + panel * TILE_WIDTH
+            tile(
+                a, a_at + row * depth, depth, count,
+                layer.panels, panel * depth * TILE_WIDTH, TILE_WIDTH, depth,
+                layer.bias, panel * TILE_WIDTH, out, at, width,
+            )  # fmt: skip
+            for i in range(count):
+                for j in range(0, TILE_WIDTH, LANES):
+                    store(out, at + i * width + j, gelu(load(out, at + i * width + j)))
+
+
+@kernel
+def linear_residual_norm(
+    a: NDArray[float32], layer: PackedLinear, norm: PackedNorm, product: NDArray[float32], x: NDArray[float32]
+) -> None:
+    """Replace x by LayerNorm(x + a @ weight.T + bias), block by block of rows.
+
+    a: (T, K'); product: (ROW_BLOCK, C'), scratch; x: (T, C').
+    """
+    depth, width = a.shape[1], x.shape[1]
+    for first in range(0, x.shape[0], ROW_BLOCK):
+        rows = min(ROW_BLOCK, x.shape[0] - first)
+        linear_rows(a, first * depth, rows, layer, product)
+        for i in range(rows):
+            at = (first + i) * width
+            add_and_normalize(x, at, product, i * width, norm, x, at)
+
+
+@kernel
+def feed_forward(
+    x: NDArray[float32],
+    up: PackedLinear,
+    down: PackedLinear,
+    norm: PackedNorm,
+    hidden: NDArray[float32],
+    product: NDArray[float32],
+) -> None:
+    """Replace x by LayerNorm(x + down(gelu(up(x)))); the F-wide intermediate exists for one block of rows only.
+
+    x: (T, C'); hidden: (ROW_BLOCK, F'), product: (ROW_BLOCK, C'), scratch.
+    """
+    width = x.shape[1]
+    for first in range(0, x.shape[0], ROW_BLOCK):
+        rows = min(ROW_BLOCK, x.shape[0] - first)
+        gelu_linear_rows(x, first * width, rows, up, hidden)
+        linear_rows(hidden, 0, rows, down, product)
+        for i in range(rows):
+            at = (first + i) * width
+            add_and_normalize(x, at, product, i * width, norm, x, at)
+
+
+@kernel
+def tanh_head(
+    x: NDArray[float32], dense: PackedLinear, output: PackedLinear, pooled: NDArray[float32], logits: NDArray[float32]
+) -> None:
+    """Write output(tanh(dense(x))). x: (B, C'); pooled: (B, C'), scratch; logits: (B, labels')."""
+    rows = x.shape[0]
+    linear_rows(x, 0, rows, dense, pooled)
+    for i in range(0, pooled.size, LANES):
+        store(pooled, i, tanh(load(pooled, i)))
+    linear_rows(pooled, 0, rows, output, logits)

@@ -1,0 +1,275 @@
+"""A vector register as a Numba type: ``LANES`` float32 numbers with +, -, *, / and the few functions that we need.
+
+``a + b``, ``fma(a, b, c)`` or ``maximum(a, b)`` become exactly one LLVM vector instruction, on every processor. Kernels
+so say themselves what is computed in a register, instead of hoping that a loop is vectorised; and since the order of
+every sum is written down, results have the same bits wherever a row stands.
+A Python float in an expression with a vector is rounded to float32 and broadcast.
+
+Arrays are addressed as flat buffers: ``load(x, i)`` reads ``x.ravel()[i : i + LANES]``.
+"""
+
+import operator
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.imputils import lower_builtin, lower_cast
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import models, register_model
+
+from .isa import ISA, LANES
+from .jit import intrinsic
+
+FLOAT, INT32, INT64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+VECTOR, INT_VECTOR = ir.VectorType(FLOAT, LANES), ir.VectorType(INT32, LANES)
+ELEMENT_BYTES = 4  # no alignment is promised to LLVM: on aligned addresses the unaligned instructions cost nothing
+
+
+class VectorType(types.Type):  # type: ignore[misc]  # Numba's classes carry no types
+    """The Numba type of a vector register."""
+
+    def __init__(self) -> None:
+        super().__init__(name=f"float32x{LANES}")
+
+
+vector = VectorType()
+
+
+@register_model(VectorType)  # type: ignore[untyped-decorator]
+class VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+    """A vector is held as the LLVM value itself."""
+
+    def __init__(self, manager: Any, numba_type: Any) -> None:
+        super().__init__(manager, numba_type, VECTOR)
+
+
+class Vector(Protocol):
+    """A vector in the eyes of readers and type checkers; in a kernel it is a register."""
+
+    def __add__(self, other: "Vector | float") -> "Vector": ...
+    def __sub__(self, other: "Vector | float") -> "Vector": ...
+    def __mul__(self, other: "Vector | float") -> "Vector": ...
+    def __truediv__(self, other: "Vector | float") -> "Vector": ...
+    def __radd__(self, other: float) -> "Vector": ...
+    def __rsub__(self, other: float) -> "Vector": ...
+    def __rmul__(self, other: float) -> "Vector": ...
+    def __rtruediv__(self, other: float) -> "Vector": ...
+
+
+# ---- arithmetic operators
+
+
+class _Arithmetic(AbstractTemplate):  # type: ignore[misc]
+    """vector op vector, vector op float, float op vector -> vector."""
+
+    def generic(self, args: Any, kws: Any) -> Any:
+        if vector in args and all(arg == vector or isinstance(arg, types.Float) for arg in args):
+            return signature(vector, vector, vector)
+        return None
+
+
+def _define_operator(function: Callable[..., Any], instruction: str) -> None:
+    infer_global(function)(type(f"_{instruction}", (_Arithmetic,), {"key": function}))
+
+    @lower_builtin(function, VectorType, VectorType)  # type: ignore[untyped-decorator]
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return getattr(builder, instruction)(*args)
+
+
+for _operator, _instruction in {
+    operator.add: "fadd",
+    operator.sub: "fsub",
+    operator.mul: "fmul",
+    operator.truediv: "fdiv",
+}.items():
+    _define_operator(_operator, _instruction)
+
+
+@lower_cast(types.Float, VectorType)  # type: ignore[untyped-decorator]
+def _broadcast(context: Any, builder: Any, from_type: Any, to_type: Any, value: Any) -> Any:
+    return splat_value(builder, context.cast(builder, value, from_type, types.float32))
+
+
+def splat_value(builder: Any, scalar: Any) -> Any:
+    """Emit a vector that holds the scalar in every lane."""
+    undefined = ir.Constant(VECTOR, ir.Undefined)
+    first = builder.insert_element(undefined, scalar, INT32(0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(INT_VECTOR, [0] * LANES))
+
+
+# ---- functions of vectors
+
+
+def call_llvm(builder: Any, name: str, result: Any, args: list[Any]) -> Any:
+    """Emit a call of an LLVM intrinsic, named with its type suffix (llvmlite cannot derive it for vectors)."""
+    function_type = ir.FunctionType(result, [arg.type for arg in args])
+    return builder.call(cgutils.get_or_insert_function(builder.module, function_type, name), args)
+
+
+def multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """Emit a*b + c, in one rounding where the processor has the instruction (llvm.fma is a slow call elsewhere)."""
+    if ISA.fma:
+        return call_llvm(builder, f"llvm.fma.v{LANES}f32", VECTOR, [a, b, c])
+    return builder.fadd(builder.fmul(a, b), c)
+
+
+def _vector_function(arity: int, emit: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function of `arity` vectors to one vector out of the function that emits its instructions."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return emit(builder, *args)
+
+    sig = vector(*[vector] * arity)
+    declared: dict[int, Callable[..., Any]] = {
+        1: lambda typingctx, a: (sig, codegen),
+        2: lambda typingctx, a, b: (sig, codegen),
+        3: lambda typingctx, a, b, c: (sig, codegen),
+        4: lambda typingctx, a, b, c, d: (sig, codegen),
+    }
+    return intrinsic(declared[arity])
+
+
+def _select_less(builder: Any, a: Any, b: Any, x: Any, y: Any) -> Any:
+    return builder.select(builder.fcmp_ordered("<", a, b), x, y)
+
+
+def _power_of_two(builder: Any, n: Any) -> Any:
+    exponent = builder.add(builder.fptosi(n, INT_VECTOR), ir.Constant(INT_VECTOR, [127] * LANES))
+    return builder.bitcast(builder.shl(exponent, ir.Constant(INT_VECTOR, [23] * LANES)), VECTOR)
+
+
+fma = _vector_function(3, multiply_add)  # fma(a, b, c) = a*b + c
+select_less = _vector_function(4, _select_less)  # select_less(a, b, x, y) = x where a < b, else y
+minimum = _vector_function(2, lambda builder, a, b: _select_less(builder, a, b, a, b))
+maximum = _vector_function(2, lambda builder, a, b: _select_less(builder, b, a, a, b))
+nearest = _vector_function(1, lambda builder, a: call_llvm(builder, f"llvm.rint.v{LANES}f32", VECTOR, [a]))
+absolute = _vector_function(1, lambda builder, a: call_llvm(builder, f"llvm.fabs.v{LANES}f32", VECTOR, [a]))
+power_of_two = _vector_function(1, _power_of_two)  # 2**n for whole n in [-126, 127], from the exponent bits
+
+
+@intrinsic
+def splat(typingctx: Any, scalar: Any) -> Any:
+    """Return a vector with the scalar in every lane."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return splat_value(builder, args[0])
+
+    return vector(types.float32), codegen
+
+
+@intrinsic
+def keep_first(typingctx: Any, values: Any, count: Any, other: Any) -> Any:
+    """Return `values` in the lanes below `count` and `other` in the rest."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        values, count, other = args
+        lane = ir.Constant(INT_VECTOR, list(range(LANES)))
+        undefined = ir.Constant(INT_VECTOR, ir.Undefined)
+        first = builder.insert_element(undefined, builder.trunc(count, INT32), INT32(0))
+        limit = builder.shuffle_vector(first, undefined, ir.Constant(INT_VECTOR, [0] * LANES))
+        return builder.select(builder.icmp_signed("<", lane, limit), values, other)
+
+    return vector(vector, types.int64, vector), codegen
+
+
+def _reduction(combine: Callable[[Any, Any, Any], Any]) -> Callable[..., Any]:
+    """Fold a vector to one number by halves: always the same tree, whatever the compiler would prefer."""
+
+    def declare(typingctx: Any, values: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            (value,) = args
+            width = LANES
+            while width > 1:
+                width //= 2
+                undefined = ir.Constant(value.type, ir.Undefined)
+                low = _shuffle(builder, value, undefined, list(range(width)))
+                high = _shuffle(builder, value, undefined, list(range(width, 2 * width)))
+                value = combine(builder, low, high)
+            return builder.extract_element(value, INT32(0))
+
+        return types.float32(vector), codegen
+
+    return intrinsic(declare)
+
+
+def _shuffle(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(INT32, len(lanes)), lanes))
+
+
+reduce_add = _reduction(lambda builder, a, b: builder.fadd(a, b))
+reduce_max = _reduction(lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), b, a))
+
+
+# ---- memory
+
+
+def element_pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+    """Emit the address of ``array.ravel()[index]`` for a C-contiguous float32 array.
+
+    The address comes from the array's own pointer: going through an integer lets LLVM 22 miscompile.
+    """
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.gep(data, [index], inbounds=True, source_etype=FLOAT)
+
+
+def load_vector(builder: Any, pointer: Any) -> Any:
+    """Emit a load of LANES numbers."""
+    return builder.load(pointer, align=ELEMENT_BYTES, typ=VECTOR)
+
+
+def store_vector(builder: Any, value: Any, pointer: Any) -> None:
+    """Emit a store of LANES numbers."""
+    builder.store(value, builder.bitcast(pointer, VECTOR.as_pointer()), align=ELEMENT_BYTES)
+
+
+@intrinsic
+def load(typingctx: Any, array: Any, index: Any) -> Any:
+    """Return the vector that starts at flat position `index`."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return load_vector(builder, element_pointer(context, builder, sig.args[0], *args))
+
+    return vector(array, types.int64), codegen
+
+
+@intrinsic
+def store(typingctx: Any, array: Any, index: Any, values: Any) -> Any:
+    """Write a vector to flat position `index`."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        array, index, values = args
+        store_vector(builder, values, element_pointer(context, builder, sig.args[0], array, index))
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, vector), codegen
+
+
+@intrinsic
+def transpose_block(typingctx: Any, source: Any, at: Any, stride: Any, target: Any, to: Any, target_stride: Any) -> Any:
+    """Write the transpose of a LANES x LANES block; `at` and `to` are flat positions, the strides those of the rows.
+
+    Each of the log2(LANES) rounds interleaves row i with row i + LANES/2: after the last the block is transposed.
+    """
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        source, at, stride, target, to, target_stride = args
+        read = element_pointer(context, builder, sig.args[0], source, at)
+        write = element_pointer(context, builder, sig.args[3], target, to)
+        rows = [
+            load_vector(builder, builder.gep(read, [builder.mul(stride, INT64(i))], source_etype=FLOAT))
+            for i in range(LANES)
+        ]
+        half = LANES // 2
+        low = [lane for pair in zip(range(half), range(LANES, LANES + half), strict=True) for lane in pair]
+        high = [lane + half for lane in low]
+        for _ in range(LANES.bit_length() - 1):
+            pairs = [(rows[i], rows[i + half]) for i in range(half)]
+            rows = [_shuffle(builder, a, b, lanes) for a, b in pairs for lanes in (low, high)]
+        for i, row in enumerate(rows):
+            store_vector(builder, row, builder.gep(write, [builder.mul(target_stride, INT64(i))], source_etype=FLOAT))
+        return context.get_dummy_value()
+
+    int64 = types.int64
+    return types.void(source, int64, int64, target, int64, int64), codegen

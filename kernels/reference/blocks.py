@@ -1,0 +1,218 @@
+"""A cross-encoder's forward pass in NumPy: the specification that every other backend is tested against.
+
+It is written to be read, in any float dtype, and never tuned. Read it from the top: four small functions, then the
+blocks of the transformer built from them. Numbers travel as ragged arrays: the tokens of all pairs stand one after the
+other in (T, C), and ``offsets`` (B+1,) says where each pair begins and ends. A padding token does not exist.
+
+Letters: T tokens, B pairs, C hidden size, H heads, D head width, F intermediate size, L tokens of one pair.
+
+Sources: A. Vaswani et al., "Attention Is All You Need" (2017), sections 3.1-3.3; J. Devlin et al., "BERT" (2018),
+section 3 and its code; D. Hendrycks and K. Gimpel, "Gaussian Error Linear Units" (2016); J. L. Ba et al.,
+"Layer Normalization" (2016), equation 3.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy import int32, int64
+from numpy.typing import NDArray
+
+from ..parameters import LayerNorm, Linear
+
+Floats = NDArray[np.floating[Any]]
+
+# ---- the mathematics
+
+
+def linear(x: Floats, layer: Linear) -> Floats:
+    """Multiply by the weight and add the bias: (..., K) -> (..., N)."""
+    return x @ layer.weight.T + layer.bias
+
+
+def layer_norm(x: Floats, norm: LayerNorm) -> Floats:
+    """Shift and scale each row to mean 0 and variance 1 (the biased variance), then apply gain and bias."""
+    centred = x - x.mean(axis=-1, keepdims=True)
+    variance = (centred * centred).mean(axis=-1, keepdims=True)
+    return centred / np.sqrt(variance + x.dtype.type(norm.eps)) * norm.gain + norm.bias
+
+
+def gelu(x: Floats) -> Floats:
+    """x times the probability that a standard normal number is below x; exact, by erf, not the tanh approximation."""
+    erf = np.frompyfunc(math.erf, 1, 1)  # NumPy has none; this one is exact and slow
+    half = x.dtype.type(0.5)
+    return x * half * (1 + erf(x * math.sqrt(0.5)).astype(x.dtype))
+
+
+def softmax(x: Floats) -> Floats:
+    """Turn the last axis into probabilities; the maximum is taken off first so that exp cannot overflow."""
+    exponentials = np.exp(x - x.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+# ---- the weights of each block, in the dtype of the computation
+
+
+class EmbeddingWeights(NamedTuple):
+    """What turns ids into vectors."""
+
+    word: Floats  # (vocabulary, C)
+    position: Floats  # (positions, C)
+    token_type: Floats  # (token types, C)
+    norm: LayerNorm
+
+
+class AttentionWeights(NamedTuple):
+    """What one attention block needs."""
+
+    query: Linear  # (H*D, C)
+    key: Linear  # (H*D, C)
+    value: Linear  # (H*D, C)
+    output: Linear  # (C, H*D)
+    norm: LayerNorm
+    num_heads: int
+
+
+class FeedForwardWeights(NamedTuple):
+    """What one feed-forward block needs."""
+
+    up: Linear  # (F, C)
+    down: Linear  # (C, F)
+    norm: LayerNorm
+
+
+class HeadWeights(NamedTuple):
+    """What turns the first token's vector into logits."""
+
+    dense: Linear  # (C, C)
+    output: Linear  # (labels, C)
+
+
+def _cast(layer: Any, dtype: np.dtype[Any]) -> Any:
+    """Give the arrays of a Linear or LayerNorm another dtype."""
+    return type(layer)(*(part.astype(dtype) if isinstance(part, np.ndarray) else part for part in layer))
+
+
+def pack_embedding(
+    word: Floats, position: Floats, token_type: Floats, norm: LayerNorm, dtype: np.dtype[Any]
+) -> EmbeddingWeights:
+    """Bring the embedding tables into the dtype of the computation."""
+    return EmbeddingWeights(word.astype(dtype), position.astype(dtype), token_type.astype(dtype), _cast(norm, dtype))
+
+
+def pack_attention(
+    query: Linear, key: Linear, value: Linear, output: Linear, norm: LayerNorm, num_heads: int, dtype: np.dtype[Any]
+) -> AttentionWeights:
+    """Bring the weights of an attention block into the dtype of the computation."""
+    return AttentionWeights(*(_cast(layer, dtype) for layer in (query, key, value, output, norm)), num_heads)
+
+
+def pack_feed_forward(up: Linear, down: Linear, norm: LayerNorm, dtype: np.dtype[Any]) -> FeedForwardWeights:
+    """Bring the weights of a feed-forward block into the dtype of the computation."""
+    return FeedForwardWeights(*(_cast(layer, dtype) for layer in (up, down, norm)))
+
+
+def pack_head(dense: Linear, output: Linear, dtype: np.dtype[Any]) -> HeadWeights:
+    """Bring the weights of the classification head into the dtype of the computation."""
+    return HeadWeights(_cast(dense, dtype), _cast(output, dtype))
+
+
+class Workspace:
+    """The buffers that a forward pass writes to. NumPy makes its own; other backends reuse theirs."""
+
+
+# ---- the blocks
+
+
+def embedding(
+    ids: NDArray[int32],
+    type_ids: NDArray[int32],
+    position_ids: NDArray[int32],
+    weights: EmbeddingWeights,
+    workspace: Workspace,
+) -> Floats:
+    """Look up and add three vectors for each token: its word, its segment (query or passage), its position.
+
+    Parameters
+    ----------
+    ids, type_ids, position_ids : ndarray of int32, shape (T,)
+
+    Returns
+    -------
+    ndarray, shape (T, C)
+    """
+    x = weights.word[ids] + weights.token_type[type_ids] + weights.position[position_ids]  # (T, C)
+    return layer_norm(x, weights.norm)
+
+
+def attention_block(x: Floats, offsets: NDArray[int64], weights: AttentionWeights, workspace: Workspace) -> Floats:
+    """Let each token gather information from all tokens of its own pair.
+
+    Each of H heads compares the token's query with every token's key, and takes the mean of the values weighted by
+    how well they match: softmax(Q K^T / sqrt(D)) V. What was gathered is added to x, and the sum normalised.
+
+    Parameters
+    ----------
+    x : ndarray, shape (T, C)
+    offsets : ndarray of int64, shape (B+1,)
+        Pair b is rows offsets[b] to offsets[b+1].
+
+    Returns
+    -------
+    ndarray, shape (T, C)
+    """
+    query, key, value = (
+        linear(x, layer).reshape(len(x), weights.num_heads, -1).transpose(1, 0, 2)  # (H, T, D)
+        for layer in (weights.query, weights.key, weights.value)
+    )
+    scale = query.dtype.type(1 / math.sqrt(query.shape[-1]))
+    context = np.empty_like(query)  # (H, T, D)
+    for start, end in zip(offsets[:-1], offsets[1:], strict=True):
+        pair = slice(start, end)
+        scores = query[:, pair] @ key[:, pair].transpose(0, 2, 1) * scale  # (H, L, L)
+        context[:, pair] = softmax(scores) @ value[:, pair]  # (H, L, D)
+    gathered = context.transpose(1, 0, 2).reshape(len(x), -1)  # (T, H*D)
+    return layer_norm(x + linear(gathered, weights.output), weights.norm)
+
+
+def first_token_attention_block(
+    x: Floats, offsets: NDArray[int64], weights: AttentionWeights, workspace: Workspace
+) -> Floats:
+    """Give the rows of `attention_block` that belong to the first token of each pair.
+
+    Only these reach the head; a faster backend computes no others in the last layer.
+
+    Returns
+    -------
+    ndarray, shape (B, C)
+    """
+    return attention_block(x, offsets, weights, workspace)[offsets[:-1]]
+
+
+def feed_forward_block(x: Floats, weights: FeedForwardWeights, workspace: Workspace) -> Floats:
+    """Transform each token by itself: widen to F, bend with GELU, narrow to C; add to x and normalise.
+
+    Parameters
+    ----------
+    x : ndarray, shape (T, C), or (B, C) after `first_token_attention_block`
+
+    Returns
+    -------
+    ndarray, shape of x
+    """
+    hidden = gelu(linear(x, weights.up))  # (T, F)
+    return layer_norm(x + linear(hidden, weights.down), weights.norm)
+
+
+def classification_head(x: Floats, weights: HeadWeights, workspace: Workspace) -> Floats:
+    """Turn the vector of each pair's first token into its logits.
+
+    Parameters
+    ----------
+    x : ndarray, shape (B, C)
+
+    Returns
+    -------
+    ndarray, shape (B, labels)
+    """
+    return linear(np.tanh(linear(x, weights.dense)), weights.output)
