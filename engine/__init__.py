@@ -1,0 +1,1 @@
+"""From pairs of text to scores. Start with cross_encoder.py."""

@@ -1,0 +1,101 @@
+"""The choice of what computes: made once, when a model is loaded. Below this line nothing asks for it again."""
+
+import importlib
+import logging
+from typing import Any, Protocol
+
+import numpy as np
+from numpy import int32, int64
+from numpy.typing import NDArray
+
+from ..kernels.parameters import LayerNorm, Linear
+from .errors import BackendError, InputError
+
+logger = logging.getLogger("numbert")
+Array = NDArray[Any]
+BACKENDS = ("auto", "cpu", "reference")
+DTYPES = {"cpu": ("float32",), "reference": ("float32", "float64")}
+
+
+class Backend(Protocol):
+    """The blocks that a backend offers; kernels/reference/blocks.py says what each computes.
+
+    Weights and activations are the backend's own: whoever calls passes them on and looks at none but the logits.
+    """
+
+    def pack_embedding(
+        self, word: Array, position: Array, token_type: Array, norm: LayerNorm, dtype: np.dtype[Any]
+    ) -> Any:
+        """Prepare the embedding tables."""
+
+    def pack_attention(
+        self, query: Linear, key: Linear, value: Linear, output: Linear, norm: LayerNorm, num_heads: int,
+        dtype: np.dtype[Any],
+    ) -> Any:  # fmt: skip
+        """Prepare the weights of an attention block."""
+
+    def pack_feed_forward(self, up: Linear, down: Linear, norm: LayerNorm, dtype: np.dtype[Any]) -> Any:
+        """Prepare the weights of a feed-forward block."""
+
+    def pack_head(self, dense: Linear, output: Linear, dtype: np.dtype[Any]) -> Any:
+        """Prepare the weights of the head."""
+
+    def Workspace(self) -> Any:  # noqa: N802  # a class in each backend
+        """Make the buffers of one thread."""
+
+    def embedding(
+        self, ids: NDArray[int32], type_ids: NDArray[int32], position_ids: NDArray[int32], weights: Any, workspace: Any
+    ) -> Array:
+        """Look up the tokens: (T, C)."""
+
+    def attention_block(self, x: Array, offsets: NDArray[int64], weights: Any, workspace: Any) -> Array:
+        """Let the tokens of each pair attend to each other: (T, C)."""
+
+    def first_token_attention_block(self, x: Array, offsets: NDArray[int64], weights: Any, workspace: Any) -> Array:
+        """Let the first token of each pair attend to the pair: (B, C)."""
+
+    def feed_forward_block(self, x: Array, weights: Any, workspace: Any) -> Array:
+        """Transform each row by itself: shape of x."""
+
+    def classification_head(self, x: Array, weights: Any, workspace: Any) -> Array:
+        """Turn first tokens into logits: (B, labels)."""
+
+
+def choose_backend(name: str, dtype: str) -> tuple[str, Backend]:
+    """Return a backend and its name.
+
+    Parameters
+    ----------
+    name : {"auto", "cpu", "reference", "torch"}
+        "auto" is "cpu", or the slow "reference" if Numba cannot be imported. "torch", the word of sentence-transformers,
+        means "auto".
+    dtype : {"float32", "float64"}
+        "float64" is computed by the reference only.
+
+    Raises
+    ------
+    InputError
+        When the name or the dtype is unknown, or they do not go together.
+    BackendError
+        When "cpu" is asked for by name and Numba cannot be imported.
+    """
+    asked = "auto" if name == "torch" else name
+    if asked not in BACKENDS:
+        raise InputError(f"backend: found {name!r}, expected one of {list(BACKENDS)}; choose one")
+    chosen = "cpu" if asked == "auto" else asked
+    if dtype not in DTYPES[chosen]:
+        hint = "; float64 is computed by backend='reference'" if dtype == "float64" else "; choose one"
+        raise InputError(f"dtype: found {dtype!r}, expected one of {list(DTYPES[chosen])} for backend {chosen!r}{hint}")
+    try:
+        return chosen, _load(chosen)
+    except ImportError as error:  # no wheel for this platform, or a NumPy that Numba does not know yet
+        if asked == "cpu":
+            raise BackendError(f"backend 'cpu': Numba cannot be imported ({error}); install it or use backend='reference'") from error
+        logger.warning("Numba cannot be imported (%s): computing with NumPy, much slower", error)
+        return "reference", _load("reference")
+
+
+def _load(name: str) -> Backend:
+    module: Any = importlib.import_module(f"..kernels.{name}.blocks", __package__)
+    backend: Backend = module
+    return backend

@@ -1,0 +1,43 @@
+"""Which pairs are computed together: shards of whole pairs, about equal in tokens, the longest first.
+
+How pairs are grouped has no influence on their scores (docs/numerics.md), only on speed and memory.
+"""
+
+from collections.abc import Sequence
+
+# A shard's activations must fit in the L2 cache beside the weights that pass by; but each shard reads all weights once,
+# so that small ones wait for memory. benchmarks/rerank.py shows little difference from 256 to 1024.
+LARGEST_SHARD = 512  # tokens; a pair that is longer is a shard of its own
+SMALLEST_SHARD = 96  # tokens, when there are few pairs for the threads
+SHARDS_PER_THREAD = 4  # so that a thread that finishes early finds more to do
+
+
+def make_shards(lengths: Sequence[int], num_threads: int, batch_size: int) -> list[list[int]]:
+    """Group pairs into shards.
+
+    Parameters
+    ----------
+    lengths : sequence of int
+        Tokens of each pair.
+    num_threads : int
+        Threads that will share the work.
+    batch_size : int
+        The most pairs in one shard.
+
+    Returns
+    -------
+    list of list of int
+        Positions of pairs; every pair is in exactly one shard, and long pairs come first, so that no thread begins a
+        long shard when the others are about to finish.
+    """
+    budget = sum(lengths) // (num_threads * SHARDS_PER_THREAD)
+    budget = min(max(budget, SMALLEST_SHARD), LARGEST_SHARD)
+    shards: list[list[int]] = []
+    tokens = budget  # as if a full shard came before
+    for position in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if tokens + lengths[position] > budget or len(shards[-1]) == batch_size:
+            shards.append([])
+            tokens = 0
+        shards[-1].append(position)
+        tokens += lengths[position]
+    return shards

@@ -1,0 +1,80 @@
+"""From pairs of text to token ids: each distinct text is encoded once, pairs are truncated, and laid end to end.
+
+Truncation and the template of special tokens are done here on lists of ids, so that the tokenizer itself is never
+changed: see loaders/tokenizer.py.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy import int32, int64
+from numpy.typing import NDArray
+
+from ..loaders.tokenizer import PairTemplate, PairTokenizer
+from .inputs import Pair
+
+
+class TokenPair(NamedTuple):
+    """The ids of both texts of a pair, truncated, without special tokens."""
+
+    first: list[int]
+    second: list[int]
+
+
+class TokenBatch(NamedTuple):
+    """The tokens of some pairs, one after the other, without padding."""
+
+    ids: NDArray[int32]  # (T,)
+    type_ids: NDArray[int32]  # (T,)
+    position_ids: NDArray[int32]  # (T,)
+    offsets: NDArray[int64]  # (B+1,): pair b is tokens offsets[b] to offsets[b+1]
+
+
+def tokenize(pairs: Sequence[Pair], tokenizer: PairTokenizer, max_length: int) -> list[TokenPair]:
+    """Encode pairs, and cut each to `max_length` tokens with its special tokens.
+
+    A text that occurs more than once (the query of `rank`) is encoded once.
+    """
+    texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+    ids = dict(zip(texts, tokenizer.encode(texts), strict=True))
+    budget = max_length - tokenizer.template.num_special
+    result = []
+    for query, passage in pairs:
+        first, second = ids[query], ids[passage]
+        if len(first) + len(second) > budget:
+            keep_first, keep_second = truncate_longest_first(len(first), len(second), budget)
+            first, second = first[:keep_first], second[:keep_second]
+        result.append(TokenPair(first, second))
+    return result
+
+
+def truncate_longest_first(first: int, second: int, budget: int) -> tuple[int, int]:
+    """Return how many tokens of each text are kept, as the ``longest_first`` strategy of transformers does.
+
+    The longer text is cut down to what the shorter leaves of the budget, but not below half of it; if that is not
+    enough, both get half, and the longer (of two equals, the second) the odd token.
+
+    Examples
+    --------
+    >>> truncate_longest_first(3, 20, 9), truncate_longest_first(20, 8, 9), truncate_longest_first(8, 8, 9)
+    ((3, 6), (5, 4), (4, 5))
+    """
+    if first + second <= budget:
+        return first, second
+    short = min(first, second, budget // 2)
+    return (budget - short, short) if first > second else (short, budget - short)
+
+
+def lay_out(pairs: Sequence[TokenPair], template: PairTemplate) -> TokenBatch:
+    """Put the special tokens round each pair and lay the pairs end to end."""
+    ids: list[int] = []
+    sizes: list[tuple[int, ...]] = []
+    for first, second in pairs:
+        ids += [*template.before, *first, *template.between, *second, *template.after]
+        sizes.append((len(template.before), len(first), len(template.between), len(second), len(template.after)))
+    counts = np.array(sizes, int64)  # (B, 5)
+    offsets = np.concatenate([[0], np.cumsum(counts.sum(axis=1))])  # (B+1,)
+    type_ids = np.repeat(np.tile(np.array(template.types, int32), len(pairs)), counts.ravel())  # (T,)
+    position_ids = np.arange(len(ids)) - np.repeat(offsets[:-1], np.diff(offsets))  # (T,)
+    return TokenBatch(np.array(ids, int32), type_ids, position_ids.astype(int32), offsets)

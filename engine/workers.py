@@ -1,0 +1,69 @@
+"""Threads that each run whole shards. The kernels release the GIL, so the threads use as many cores.
+
+Numba's own threading layers are not used: one aborts the process when two threads call it, another kills a forked
+child. This pool can do neither; a forked child, whose threads are gone, makes a new one when it first needs it.
+"""
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+class Workers:
+    """A pool of threads, made at its first use.
+
+    Parameters
+    ----------
+    num_threads : int
+        Threads that work at once, whoever calls: callers share the pool, so no number of callers can overload a machine.
+    """
+
+    def __init__(self, num_threads: int) -> None:
+        self.num_threads = num_threads
+        self._forget_threads()
+        _all_workers.add(self)
+
+    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> list[Result]:
+        """Return function(task) for each task, in order; tasks begin in order.
+
+        When a task raises, or the caller is interrupted, tasks that have not begun are dropped and the error is raised.
+        """
+        with self._lock:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(self.num_threads, thread_name_prefix="numbert")
+        futures = [self._executor.submit(function, task) for task in tasks]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+
+    def _forget_threads(self) -> None:
+        self._executor: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+
+
+_all_workers: "weakref.WeakSet[Workers]" = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for workers in list(_all_workers):
+        workers._forget_threads()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

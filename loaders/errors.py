@@ -1,0 +1,21 @@
+"""What can be wrong with a checkpoint. Every message names the file, what was found, what was expected, and a way out."""
+
+
+class NumbertError(Exception):
+    """Base of all errors that numbert defines."""
+
+
+class ModelNotFoundError(NumbertError, FileNotFoundError):
+    """No such folder or hub model, or a file that a model must have is missing."""
+
+
+class ConfigError(NumbertError, ValueError):
+    """A configuration file cannot be read, contradicts itself, or asks for something that numbert does not compute."""
+
+
+class WeightsError(NumbertError, ValueError):
+    """A weights file is damaged, or its tensors are not those that the configuration promises."""
+
+
+class TokenizerError(NumbertError, ValueError):
+    """A tokenizer file is missing, damaged, or does not fit the model."""

@@ -1,0 +1,142 @@
+"""From a model's name to a folder on this machine: the embedded model, a local folder, or a model of the hub."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from .errors import ModelNotFoundError
+
+EMBEDDED_MODEL = "tiny-reranker"
+EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / EMBEDDED_MODEL
+HUB_ORGANIZATION = "cross-encoder"  # of names without a slash, as in sentence-transformers
+
+# All that is ever downloaded. Pickled weights (*.bin, *.pt) run code when read: they are not even fetched.
+HUB_FILES = [
+    "config.json",
+    "config_sentence_transformers.json",
+    "modules.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "model-*-of-*.safetensors",
+]
+NEEDED_FILES = [  # one of each row
+    ("config.json",),
+    ("model.safetensors", "model.safetensors.index.json"),
+    ("tokenizer.json", "vocab.txt"),
+]
+
+
+def find_folder(
+    name: str | os.PathLike[str] | None,
+    *,
+    cache_folder: str | os.PathLike[str] | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    token: bool | str | None = None,
+) -> Path:
+    """Return the folder that holds the model's files, downloading them if the name is one of the hub.
+
+    Parameters
+    ----------
+    name : str, path or None
+        A local folder (no connection is opened), a hub id such as ``cross-encoder/ms-marco-MiniLM-L6-v2`` (without an
+        organization, ``cross-encoder/`` is put in front), or None for the embedded model.
+    cache_folder, revision, local_files_only, token
+        For the hub, as in huggingface_hub. The default of `cache_folder` is SENTENCE_TRANSFORMERS_HOME if set, else
+        the hub's own cache. A complete snapshot in the cache is used without asking the hub.
+
+    Raises
+    ------
+    ModelNotFoundError
+        When there is no such folder or model, the hub cannot be reached, or a needed file is missing.
+    NotADirectoryError
+        When the name is that of a file.
+    """
+    if name is None:
+        return EMBEDDED_FOLDER
+    path = Path(name)
+    if path.is_file():
+        raise NotADirectoryError(f"{path}: found a file, expected the folder with the model's config.json; name the folder")
+    if path.is_dir():
+        missing = missing_files(path)
+        if missing:
+            raise ModelNotFoundError(f"{path}: found no {missing[0]}{_advice(path)}")
+        return path
+    if not isinstance(name, str) or _looks_like_a_path(name):
+        raise ModelNotFoundError(f"{name}: found no such folder, expected one with a model's files, or a hub id 'owner/model'")
+    model_id = name if "/" in name else f"{HUB_ORGANIZATION}/{name}"
+    return _from_hub(model_id, cache_folder, revision, local_files_only, token)
+
+
+def missing_files(folder: Path) -> list[str]:
+    """Name each needed file that the folder lacks."""
+    return [" or ".join(row) for row in NEEDED_FILES if not any((folder / name).is_file() for name in row)]
+
+
+def _looks_like_a_path(name: str) -> bool:
+    return name.startswith((".", "~", "/", os.sep)) or os.path.isabs(name) or name.count("/") > 1 or "\\" in name
+
+
+def _advice(folder: Path) -> str:
+    if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
+        return (
+            "; the pickled weights there are never loaded, since reading a pickle can run any code. Convert the model"
+            " once, where torch is installed, with transformers' save_pretrained(folder, safe_serialization=True)"
+        )
+    return "; check that the download is complete"
+
+
+def _from_hub(
+    model_id: str,
+    cache_folder: str | os.PathLike[str] | None,
+    revision: str | None,
+    local_files_only: bool,
+    token: bool | str | None,
+) -> Path:
+    """Return the snapshot's folder: from the cache if it is complete there, else downloaded."""
+    import huggingface_hub  # here, because it takes longer to import than a local model to load
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    arguments: dict[str, Any] = {
+        "repo_id": model_id,
+        "revision": revision,
+        "cache_dir": cache_folder or os.environ.get("SENTENCE_TRANSFORMERS_HOME"),
+        "token": token,
+        "allow_patterns": HUB_FILES,
+    }
+    try:
+        folder = Path(huggingface_hub.snapshot_download(**arguments, local_files_only=True))
+        if not missing_files(folder):
+            return folder
+    except LocalEntryNotFoundError:
+        pass
+    except HFValidationError as error:
+        raise ModelNotFoundError(f"{model_id}: found no such folder, and it is no hub id: {error}") from error
+    where = f"{model_id} (revision {revision or 'main'})"
+    if local_files_only:
+        raise ModelNotFoundError(
+            f"{where}: not in the local cache, and local_files_only=True forbids a download; allow it once"
+        )
+    try:
+        folder = Path(huggingface_hub.snapshot_download(**arguments))
+    except HfHubHTTPError as error:
+        raise ModelNotFoundError(
+            f"{where}: the hub refused: {str(error).strip()}. Check the name, the revision, and for private or gated"
+            " models the token (HF_TOKEN)"
+        ) from error
+    except (OSError, ValueError) as error:  # no connection, offline mode, a full disk
+        raise ModelNotFoundError(
+            f"{where}: cannot be downloaded: {type(error).__name__}: {str(error).strip()}. Check the connection and"
+            " HF_HUB_OFFLINE, or give a local folder"
+        ) from error
+    missing = missing_files(folder)
+    if missing:
+        raise ModelNotFoundError(
+            f"{where}: the repository holds no {missing[0]}; numbert reads safetensors only, so ask its owner to add"
+            " them or convert the model where torch is installed"
+        )
+    return folder

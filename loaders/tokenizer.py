@@ -1,0 +1,146 @@
+"""From tokenizer files to a tokenizer that never changes after it is made.
+
+The `tokenizers` library turns one text into token ids. The template of a pair and truncation are ours
+(engine/tokenization.py): the library's own are settings of the shared object, and setting them for one call silently
+truncates the calls of other threads. tokenizer.json is taken as published.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from .errors import TokenizerError
+from .spec import Config
+
+Result = TypeVar("Result")
+
+
+class PairTemplate(NamedTuple):
+    """What surrounds the two texts of a pair: for BERT ``[CLS] query [SEP] passage [SEP]``, types 0 0 0 1 1."""
+
+    before: tuple[int, ...]  # ids of the special tokens before the first text
+    between: tuple[int, ...]
+    after: tuple[int, ...]
+    types: tuple[int, int, int, int, int]  # token type of: before, first text, between, second text, after
+
+    @property
+    def num_special(self) -> int:
+        """Number of tokens that are not of the texts."""
+        return len(self.before) + len(self.between) + len(self.after)
+
+
+class PairTokenizer(NamedTuple):
+    """A tokenizer and what surrounds the texts that it encodes."""
+
+    tokenizer: Tokenizer
+    template: PairTemplate
+    max_length: int | None  # as the files say; None when they set no limit
+
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        """Return the token ids of each text, without special tokens, not truncated. Safe in any number of threads."""
+        return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def load_tokenizer(folder: Path, vocab_size: int) -> PairTokenizer:
+    """Read tokenizer.json, or vocab.txt with tokenizer_config.json.
+
+    Raises
+    ------
+    TokenizerError
+        When a file is damaged, or knows ids for which the model has no row.
+    """
+    config_path = folder / "tokenizer_config.json"
+    config = Config.read(config_path) if config_path.is_file() else Config(config_path, {})
+    side = config.values.get("truncation_side", "right")
+    if side != "right":
+        raise TokenizerError(f"{config_path}: truncation_side: found {side!r}, expected 'right', the only one implemented; correct the file")
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        tokenizer = _guard(path, lambda: Tokenizer.from_file(str(path)))
+    else:
+        path = folder / "vocab.txt"
+        tokenizer = _guard(path, lambda: _from_vocabulary(path, config))
+    tokenizer.no_truncation()  # some files carry the settings of whoever saved them
+    tokenizer.no_padding()
+    size = tokenizer.get_vocab_size(with_added_tokens=True)
+    if size > vocab_size:
+        raise TokenizerError(
+            f"{path}: knows {size} tokens, but the model's word embeddings have {vocab_size} rows; the files are of different models"
+        )
+    return PairTokenizer(tokenizer, _guard(path, lambda: _observe_template(path, tokenizer)), _max_length(config))
+
+
+def _guard(path: Path, action: Callable[[], Result]) -> Result:
+    """Run what may fail inside the library, and name the file when it does."""
+    try:
+        return action()
+    except TokenizerError:
+        raise
+    except BaseException as error:
+        # Hostile files make the library panic, and its PanicException is not an Exception.
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise TokenizerError(f"{path}: found no usable tokenizer ({error}); download the file again") from error
+        raise
+
+
+def _observe_template(path: Path, tokenizer: Tokenizer) -> PairTemplate:
+    """Learn the template by encoding a pair: every kind of post-processor can be read this way."""
+    encoding = tokenizer.encode("a", "a")
+    sequences, ids, types = encoding.sequence_ids, encoding.ids, encoding.type_ids
+    if 0 not in sequences or 1 not in sequences:
+        raise TokenizerError(f"{path}: found no place for two texts in its template, expected one for a pair; is this a cross-encoder?")
+    first, second = sequences.index(0), sequences.index(1)
+    first_end = len(sequences) - sequences[::-1].index(0)
+    second_end = len(sequences) - sequences[::-1].index(1)
+    parts = slice(0, first), slice(first, first_end), slice(first_end, second), slice(second, second_end), slice(second_end, None)
+    before, _, between, _, after = (tuple(ids[part]) for part in parts)
+    if first_end > second or any(len(set(types[part])) > 1 for part in parts):
+        raise TokenizerError(f"{path}: found a template that numbert cannot reproduce, expected special tokens around two texts")
+    kinds = [types[part][0] if types[part] else 0 for part in parts]
+    return PairTemplate(before, between, after, (kinds[0], kinds[1], kinds[2], kinds[3], kinds[4]))
+
+
+def _max_length(config: Config) -> int | None:
+    value = config.values.get("model_max_length")
+    if value is None or (isinstance(value, int | float) and value > 1e9):  # transformers writes 1e30 for "no limit"
+        return None
+    return config.integer("model_max_length", high=1 << 20)
+
+
+def _from_vocabulary(path: Path, config: Config) -> Tokenizer:
+    """Build BERT's WordPiece tokenizer from its vocabulary, one token a line, and the settings of tokenizer_config.json."""
+    tokens = path.read_text("utf-8").split("\n")
+    vocabulary = {token.rstrip("\r"): i for i, token in enumerate(tokens) if token or i < len(tokens) - 1}
+    special = {name: _special_token(config, name) for name in ("unk", "sep", "pad", "cls", "mask")}
+    for name in ("unk", "sep", "cls"):
+        if special[name] not in vocabulary:
+            raise TokenizerError(f"{path}: found no token {special[name]!r}, expected it in the vocabulary; download the file again")
+    settings: dict[str, Any] = config.values
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=special["unk"], max_input_chars_per_word=100))
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+        strip_accents=settings.get("strip_accents"),
+        lowercase=settings.get("do_lower_case", True),
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{special['cls']}:0 $A:0 {special['sep']}:0",
+        pair=f"{special['cls']}:0 $A:0 {special['sep']}:0 $B:1 {special['sep']}:1",
+        special_tokens=[(special[name], vocabulary[special[name]]) for name in ("cls", "sep")],
+    )
+    tokenizer.add_special_tokens(
+        [AddedToken(token, normalized=False, special=True) for token in special.values() if token in vocabulary]
+    )
+    return tokenizer
+
+
+def _special_token(config: Config, name: str) -> str:
+    token = config.values.get(f"{name}_token", f"[{name.upper()}]")
+    if isinstance(token, dict):
+        token = token.get("content")
+    if not isinstance(token, str) or not token:
+        raise config.error(f"{name}_token", token, "a token")
+    return token
