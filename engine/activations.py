@@ -28,22 +28,20 @@ def sigmoid(logits: Array) -> Array:
 
 def tanh(logits: Array) -> Array:
     """Hyperbolic tangent."""
-    result: Array = np.tanh(logits)
-    return result
+    return np.tanh(logits)
 
 
 def softmax(logits: Array) -> Array:
     """Probabilities over the labels of each pair."""
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    result: Array = exponentials / exponentials.sum(axis=-1, keepdims=True)
-    return result
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
 BY_NAME: dict[str, Activation] = {"identity": identity, "sigmoid": sigmoid, "tanh": tanh, "softmax": softmax}
 
 
 def choose_activation(given: Any, saved: str | None, num_labels: int) -> Activation:
-    """Return the activation: the caller's, else the one saved with the model, else the default of sentence-transformers.
+    """Return the activation: the caller's, else the one saved with the model, else sentence-transformers' default.
 
     Parameters
     ----------
@@ -64,10 +62,13 @@ def choose_activation(given: Any, saved: str | None, num_labels: int) -> Activat
         known = BY_NAME.get(saved.rpartition(".")[2].lower())
         if saved.startswith("torch."):
             if known is None:
-                raise ConfigError(f"activation_fn: found {saved!r}, expected one of {sorted(BY_NAME)}; pass activation_fn")
+                raise ConfigError(
+                    f"activation_fn: found {saved!r}, expected one of {sorted(BY_NAME)}; pass activation_fn"
+                )
             return known
         logger.warning(
-            "Activation function path %r is not trusted, using default activation function instead; pass activation_fn", saved
+            "Activation function path %r is not trusted, using default activation function instead; pass activation_fn",
+            saved,
         )
     return sigmoid if num_labels == 1 else identity
 
@@ -84,7 +85,9 @@ def as_activation(given: Any) -> Activation:
     if isinstance(given, str) or kind.__module__.startswith("torch."):
         name = given if isinstance(given, str) else kind.__name__
         if name.lower() not in BY_NAME:
-            raise InputError(f"activation_fn: found {name!r}, expected one of {sorted(BY_NAME)} or a function of an array; pass one")
+            raise InputError(
+                f"activation_fn: found {name!r}, expected one of {sorted(BY_NAME)} or a function of an array; pass one"
+            )
         return BY_NAME[name.lower()]
     if not callable(given):
         raise InputTypeError(f"activation_fn: found {type(given).__name__}, expected a function of an array; pass one")

@@ -67,7 +67,7 @@ def choose_backend(name: str, dtype: str) -> tuple[str, Backend]:
     Parameters
     ----------
     name : {"auto", "cpu", "reference", "torch"}
-        "auto" is "cpu", or the slow "reference" if Numba cannot be imported. "torch", the word of sentence-transformers,
+        "auto" is "cpu", or the slow "reference" if Numba cannot be imported. "torch" is sentence-transformers' word and
         means "auto".
     dtype : {"float32", "float64"}
         "float64" is computed by the reference only.
@@ -90,7 +90,9 @@ def choose_backend(name: str, dtype: str) -> tuple[str, Backend]:
         return chosen, _load(chosen)
     except ImportError as error:  # no wheel for this platform, or a NumPy that Numba does not know yet
         if asked == "cpu":
-            raise BackendError(f"backend 'cpu': Numba cannot be imported ({error}); install it or use backend='reference'") from error
+            raise BackendError(
+                f"backend 'cpu': Numba cannot be imported ({error}); install it or use backend='reference'"
+            ) from error
         logger.warning("Numba cannot be imported (%s): computing with NumPy, much slower", error)
         return "reference", _load("reference")
 

@@ -1,15 +1,16 @@
 """Start here: `CrossEncoder`, with the interface of sentence-transformers' class of that name.
 
-    inputs        what the caller gave becomes pairs of strings
-    scorer        pairs -> logits
-      tokenization    pairs -> token ids, truncated
-      batching        which pairs are computed together
-      workers         on which thread
-      encoder         the forward pass
-    activations   logits -> scores
+inputs        what the caller gave becomes pairs of strings
+scorer        pairs -> logits
+  tokenization    pairs -> token ids, truncated
+  batching        which pairs are computed together
+  workers         on which thread
+  encoder         the forward pass
+activations   logits -> scores
 """
 
 import contextlib
+import importlib
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -45,11 +46,12 @@ class CrossEncoder:
     num_labels : int, optional
         Must be the number that the checkpoint has: numbert never makes up a head.
     max_length : int, optional
-        Longest pair in tokens, special tokens included; longer ones are truncated. Default: what the model was made for.
+        Longest pair in tokens, special tokens included; longer ones are truncated. Default: what the model was
+        made for.
     activation_fn, default_activation_function : callable or str, optional
-        What turns logits into scores: a function of an array (B, labels), a name ("identity", "sigmoid", "tanh",
-        "softmax") or the torch module of such a name. Default: the one saved with the model; if there is none, sigmoid
-        for one label and identity for several.
+        What turns logits into scores: a function of an array (B, labels), a name ("identity", "sigmoid", "tanh" or
+        "softmax"), or the torch module of such a name. Default: the one saved with the model; if there is none,
+        sigmoid for one label and identity for several.
     backend : {"auto", "cpu", "reference"}
         "cpu" computes with Numba; "reference" with NumPy, slowly and readably. ("torch" is accepted as "auto".)
     dtype : {"float32", "float64"}
@@ -101,14 +103,18 @@ class CrossEncoder:
             cache_folder=cache_folder, revision=revision, local_files_only=local_files_only, token=token,
         )  # fmt: skip
         if num_labels not in (None, checkpoint.spec.num_labels):
-            raise InputError(f"num_labels: found {num_labels}, the checkpoint has {checkpoint.spec.num_labels}; leave it out")
+            raise InputError(
+                f"num_labels: found {num_labels}, the checkpoint has {checkpoint.spec.num_labels}; leave it out"
+            )
         given = activation_fn if activation_fn is not None else default_activation_function
         self.activation_fn: Activation = choose_activation(given, checkpoint.activation, checkpoint.spec.num_labels)
         self.model_path = checkpoint.folder
         self._usable_length = checkpoint.spec.max_positions
         own_limit = checkpoint.tokenizer.max_length or self._usable_length
         self._num_special = checkpoint.tokenizer.template.num_special
-        self.max_length = self._check_length(max_length) if max_length is not None else min(own_limit, self._usable_length)
+        self.max_length = (
+            self._check_length(max_length) if max_length is not None else min(own_limit, self._usable_length)
+        )
         self._scorer = Scorer(checkpoint, backend, dtype, threads)
 
     @property
@@ -243,7 +249,9 @@ class CrossEncoder:
     def _check_length(self, max_length: Any) -> int:
         length = check_count(max_length, "max_length", low=self._num_special + 1)
         if length > self._usable_length:
-            raise InputError(f"max_length: found {length}, the model has positions for {self._usable_length}; choose no more")
+            raise InputError(
+                f"max_length: found {length}, the model has positions for {self._usable_length}; choose no more"
+            )
         return length
 
 
@@ -251,7 +259,9 @@ def _scores(logits: NDArray[Any], activation: Activation) -> NDArray[Any]:
     """Apply the activation to logits (N, labels); one label gives scores (N,)."""
     scores = np.asarray(activation(logits)) if len(logits) else logits
     if scores.shape != logits.shape:
-        raise InputError(f"activation_fn: made shape {scores.shape} of logits {logits.shape}, expected the same; correct it")
+        raise InputError(
+            f"activation_fn: made shape {scores.shape} of logits {logits.shape}, expected the same; correct it"
+        )
     if scores.dtype != logits.dtype:
         scores = scores.astype(float32)
     if not len(logits):
@@ -265,7 +275,6 @@ def _progress(total: int, show: bool) -> Iterator[Callable[[int], object]]:
     if not show:
         yield lambda count: None
         return
-    from huggingface_hub.utils import tqdm  # here, because it is slow to import
-
+    tqdm = importlib.import_module("huggingface_hub.utils").tqdm  # here, because it is slow to import
     with tqdm(total=total, desc="Pairs", unit="pair") as bar:
         yield bar.update

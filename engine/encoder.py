@@ -53,16 +53,24 @@ def pack(spec: ModelSpec, weights: Mapping[str, NDArray[np.float32]], ops: Backe
         return LayerNorm(weights[f"{name}.gain"], weights[f"{name}.bias"], spec.norm_eps)
 
     def layer(name: str) -> Layer:
-        attention = [linear(f"{name}.attention.{part}") for part in ("query", "key", "value", "output")]
-        up, down = linear(f"{name}.feed_forward.up"), linear(f"{name}.feed_forward.down")
-        return Layer(
-            ops.pack_attention(*attention, norm(f"{name}.attention.norm"), spec.num_heads, numpy_dtype),
-            ops.pack_feed_forward(up, down, norm(f"{name}.feed_forward.norm"), numpy_dtype),
+        attention = ops.pack_attention(
+            linear(f"{name}.attention.query"),
+            linear(f"{name}.attention.key"),
+            linear(f"{name}.attention.value"),
+            linear(f"{name}.attention.output"),
+            norm(f"{name}.attention.norm"),
+            spec.num_heads,
+            numpy_dtype,
         )
+        up, down = linear(f"{name}.feed_forward.up"), linear(f"{name}.feed_forward.down")
+        return Layer(attention, ops.pack_feed_forward(up, down, norm(f"{name}.feed_forward.norm"), numpy_dtype))
 
-    tables = [weights[f"embedding.{part}"] for part in ("word", "position", "token_type")]
-    return Encoder(
-        ops.pack_embedding(*tables, norm("embedding.norm"), numpy_dtype),
-        tuple(layer(f"layers.{i}") for i in range(spec.num_layers)),
-        ops.pack_head(linear("head.dense"), linear("head.output"), numpy_dtype),
+    embedding = ops.pack_embedding(
+        weights["embedding.word"],
+        weights["embedding.position"],
+        weights["embedding.token_type"],
+        norm("embedding.norm"),
+        numpy_dtype,
     )
+    layers = tuple(layer(f"layers.{i}") for i in range(spec.num_layers))
+    return Encoder(embedding, layers, ops.pack_head(linear("head.dense"), linear("head.output"), numpy_dtype))

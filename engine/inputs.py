@@ -1,6 +1,6 @@
-"""Input checks: whatever the caller gave becomes a list of (query, passage) strings, or an error that names the place."""
+"""Input checks: what the caller gave becomes a list of (query, passage) strings, or an error that names the place."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,11 +70,12 @@ def _is_one_pair(inputs: Any) -> bool:
     return isinstance(inputs, list | tuple) and len(inputs) > 0 and isinstance(inputs[0], str)
 
 
-def _iterate(values: Any, place: str) -> Iterable[Any]:
+def _iterate(values: Any, place: str) -> Iterator[Any]:
     if isinstance(values, np.ndarray):
         values = values.tolist()
     try:
-        return iter(values)
+        iterator: Iterator[Any] = iter(values)
+        return iterator
     except TypeError:
         raise InputTypeError(f"{place}: found {_describe(values)}, expected a list; pass one") from None
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy import float32
 from numpy.typing import NDArray
 
 from ..loaders.checkpoint import Checkpoint
@@ -103,7 +102,9 @@ class Scorer:
             low, high = int(values.min()), int(values.max())
             if low < 0 or high >= limit:
                 found = low if low < 0 else high
-                raise InputError(f"{what}: found {found}, the model has rows for 0 to {limit - 1}; its tokenizer files are of another model")
+                raise InputError(
+                    f"{what}: found {found}, the model has rows for 0 to {limit - 1}; the tokenizer is of another model"
+                )
 
 
 def _check_finite(logits: NDArray[Any], pairs: Sequence[Pair]) -> None:
@@ -111,6 +112,6 @@ def _check_finite(logits: NDArray[Any], pairs: Sequence[Pair]) -> None:
     if not finite.all():
         place = int(np.argmin(finite))
         raise NonFiniteScoreError(
-            f"inputs[{place}]: found logits {logits[place].astype(float32).tolist()} for {pairs[place]!r:.100}, expected finite"
-            " numbers; the model's weights are out of range"
+            f"pair {place} {pairs[place]!r:.100}: found logits {logits[place].tolist()}, expected finite numbers;"
+            " the model's weights are out of range"
         )

@@ -21,12 +21,13 @@ class Workers:
     Parameters
     ----------
     num_threads : int
-        Threads that work at once, whoever calls: callers share the pool, so no number of callers can overload a machine.
+        Threads that work at once, whoever calls: callers share the pool, so no number of them can overload a machine.
     """
 
     def __init__(self, num_threads: int) -> None:
         self.num_threads = num_threads
-        self._forget_threads()
+        self._executor: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
         _all_workers.add(self)
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> list[Result]:
@@ -46,7 +47,7 @@ class Workers:
             raise
 
     def _forget_threads(self) -> None:
-        self._executor: ThreadPoolExecutor | None = None
+        self._executor = None
         self._lock = threading.Lock()
 
 

@@ -54,14 +54,18 @@ def load_checkpoint(name: str | os.PathLike[str] | None, **hub_options: Any) -> 
 def _family(config: Config) -> ModuleType:
     """Return the module that knows this architecture."""
     if "auto_map" in config.values:
-        raise ConfigError(f"{config.path}: auto_map: the model brings its own code, which is never run; choose another model")
+        raise ConfigError(
+            f"{config.path}: auto_map: the model brings its own code, which is never run; choose another model"
+        )
     model_type = config.values.get("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise config.error("model_type", model_type, f"one of {sorted(FAMILIES)}")
     family = FAMILIES[model_type]
     architectures = config.values.get("architectures")
     if architectures is not None and architectures != [family.ARCHITECTURE]:
-        raise config.error("architectures", architectures, f"['{family.ARCHITECTURE}'], a model with a classification head")
+        raise config.error(
+            "architectures", architectures, f"['{family.ARCHITECTURE}'], a model with a classification head"
+        )
     return family
 
 
@@ -76,7 +80,9 @@ def _activation_path(folder: Path, config: Config) -> str | None:
     for path, value in places:
         if value is not None:
             if not isinstance(value, str):
-                raise ConfigError(f"{path}: activation: found {value!r}, expected the dotted path of a class; correct the file")
+                raise ConfigError(
+                    f"{path}: activation: found {value!r}, expected the dotted path of a class; correct the file"
+                )
             return value
     return None
 

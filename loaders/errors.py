@@ -1,4 +1,4 @@
-"""What can be wrong with a checkpoint. Every message names the file, what was found, what was expected, and a way out."""
+"""What can be wrong with a checkpoint. Each message names the file, what was found, what was expected, a way out."""
 
 
 class NumbertError(Exception):

@@ -60,14 +60,18 @@ def find_folder(
         return EMBEDDED_FOLDER
     path = Path(name)
     if path.is_file():
-        raise NotADirectoryError(f"{path}: found a file, expected the folder with the model's config.json; name the folder")
+        raise NotADirectoryError(
+            f"{path}: found a file, expected the folder with the model's config.json; name the folder"
+        )
     if path.is_dir():
         missing = missing_files(path)
         if missing:
             raise ModelNotFoundError(f"{path}: found no {missing[0]}{_advice(path)}")
         return path
     if not isinstance(name, str) or _looks_like_a_path(name):
-        raise ModelNotFoundError(f"{name}: found no such folder, expected one with a model's files, or a hub id 'owner/model'")
+        raise ModelNotFoundError(
+            f"{name}: found no such folder, expected one with a model's files, or a hub id 'owner/model'"
+        )
     model_id = name if "/" in name else f"{HUB_ORGANIZATION}/{name}"
     return _from_hub(model_id, cache_folder, revision, local_files_only, token)
 

@@ -44,7 +44,9 @@ class Config:
         """Read a JSON object."""
         values = read_json(path)
         if not isinstance(values, dict):
-            raise ConfigError(f"{path}: found a JSON {type(values).__name__}, expected an object; download the file again")
+            raise ConfigError(
+                f"{path}: found a JSON {type(values).__name__}, expected an object; download the file again"
+            )
         return cls(path, values)
 
     def integer(self, key: str, default: int | None = None, *, low: int = 1, high: int = 1 << 16) -> int:
@@ -100,7 +102,9 @@ def read_json(path: Path) -> Any:
     """
     try:
         if path.stat().st_size > LARGEST_JSON:
-            raise ConfigError(f"{path}: found {path.stat().st_size} bytes, expected at most {LARGEST_JSON}; is this the file?")
+            raise ConfigError(
+                f"{path}: found {path.stat().st_size} bytes, expected at most {LARGEST_JSON}; is this the file?"
+            )
         return json.loads(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; check the file and its permissions") from error
@@ -112,5 +116,6 @@ def check_heads(config: Config, hidden_size: int, num_heads: int) -> None:
     """Refuse a hidden size that the heads do not divide."""
     if hidden_size % num_heads:
         raise ConfigError(
-            f"{config.path}: hidden_size {hidden_size} is not a multiple of num_attention_heads {num_heads}; correct the file"
+            f"{config.path}: hidden_size {hidden_size} is not a multiple of"
+            f" num_attention_heads {num_heads}; correct the file"
         )

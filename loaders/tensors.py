@@ -20,7 +20,7 @@ from .errors import WeightsError
 from .spec import read_json
 
 LARGEST_HEADER = 4 * 2**20  # bytes; a BERT has fewer than 600 tensors, about 60 kB of header
-STORED_DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+STORED_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 INDEX = "model.safetensors.index.json"
 TensorTable = dict[str, tuple[str, tuple[int, ...]]]  # {canonical name: (name in the file, shape)}
 
@@ -80,7 +80,9 @@ def open_weights(folder: Path, table: TensorTable, ignored: tuple[str, ...]) -> 
         for tensor in _read_header(path):
             name = _modern_name(tensor.name)
             if name in stored:
-                raise WeightsError(f"{path}: tensor {tensor.name}: found again, expected once; it is also in {stored[name].path}")
+                raise WeightsError(
+                    f"{path}: tensor {tensor.name}: found again, expected once; it is also in {stored[name].path}"
+                )
             stored[name] = tensor
     where = files[0] if len(files) == 1 else folder / INDEX
     _check_names(where, set(stored), {theirs for theirs, _ in table.values()}, ignored)
@@ -102,14 +104,21 @@ def _shard_paths(folder: Path) -> list[Path]:
     content = read_json(index)
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
-        raise WeightsError(f"{index}: found no weight_map, expected an object of tensor names and files; download it again")
+        raise WeightsError(
+            f"{index}: found no weight_map, expected an object of tensor names and files; download it again"
+        )
     names = sorted({str(name) for name in weight_map.values()})
     for name in names:
         # A path would let a downloaded model read files elsewhere on this machine.
         if name != os.path.basename(name) or "\\" in name or not name.endswith(".safetensors"):
-            raise WeightsError(f"{index}: weight_map: found file {name!r}, expected a plain name ending in .safetensors; do not trust this model")
+            raise WeightsError(
+                f"{index}: weight_map: found file {name!r}, expected a plain name ending in .safetensors;"
+                " do not trust this model"
+            )
         if not (folder / name).is_file():
-            raise WeightsError(f"{index}: weight_map: names {name}, which is not in the folder; download the model again")
+            raise WeightsError(
+                f"{index}: weight_map: names {name}, which is not in the folder; download the model again"
+            )
     return [folder / name for name in names]
 
 
@@ -120,7 +129,9 @@ def _read_header(path: Path) -> list[StoredTensor]:
             start = file.read(8)
             length = int.from_bytes(start, "little")
             if len(start) < 8 or length > LARGEST_HEADER:
-                raise WeightsError(f"{path}: found {_describe(path, start)}, expected a safetensors file; download it again")
+                raise WeightsError(
+                    f"{path}: found {_describe(path, start)}, expected a safetensors file; download it again"
+                )
             header = file.read(length)
         with safe_open(path, framework="np"):
             pass
@@ -130,7 +141,9 @@ def _read_header(path: Path) -> list[StoredTensor]:
     except (SafetensorError, ValueError, RecursionError) as error:
         if isinstance(error, WeightsError):
             raise
-        raise WeightsError(f"{path}: found a damaged safetensors file ({error}), expected a whole one; download it again") from error
+        raise WeightsError(
+            f"{path}: found a damaged safetensors file ({error}), expected a whole one; download it again"
+        ) from error
     data = 8 + length
     return [
         StoredTensor(path, name, entry["dtype"], tuple(entry["shape"]), *(data + at for at in entry["data_offsets"]))
@@ -172,9 +185,13 @@ def _check_names(where: Path, found: set[str], needed: set[str], ignored: tuple[
 def _check_tensor(tensor: StoredTensor, shape: tuple[int, ...]) -> None:
     where = f"{tensor.path}: tensor {tensor.name}"
     if tensor.dtype not in STORED_DTYPES:
-        raise WeightsError(f"{where}: found dtype {tensor.dtype}, expected one of {sorted(STORED_DTYPES)}; convert the model")
+        raise WeightsError(
+            f"{where}: found dtype {tensor.dtype}, expected one of {sorted(STORED_DTYPES)}; convert the model"
+        )
     if tensor.shape != shape:
-        raise WeightsError(f"{where}: found shape {tensor.shape}, config.json promises {shape}; one of the two files is of another model")
+        raise WeightsError(
+            f"{where}: found shape {tensor.shape}, config.json promises {shape}; the two are of different models"
+        )
 
 
 def _read(tensor: StoredTensor) -> NDArray[float32]:
@@ -182,7 +199,9 @@ def _read(tensor: StoredTensor) -> NDArray[float32]:
     where = f"{tensor.path}: tensor {tensor.name}"
     raw = np.empty(tensor.shape, STORED_DTYPES[tensor.dtype])
     if raw.nbytes != tensor.stop - tensor.start:
-        raise WeightsError(f"{where}: found {tensor.stop - tensor.start} bytes, expected {raw.nbytes}; download it again")
+        raise WeightsError(
+            f"{where}: found {tensor.stop - tensor.start} bytes, expected {raw.nbytes}; download it again"
+        )
     try:
         with tensor.path.open("rb") as file:
             file.seek(tensor.start)

@@ -55,7 +55,9 @@ def load_tokenizer(folder: Path, vocab_size: int) -> PairTokenizer:
     config = Config.read(config_path) if config_path.is_file() else Config(config_path, {})
     side = config.values.get("truncation_side", "right")
     if side != "right":
-        raise TokenizerError(f"{config_path}: truncation_side: found {side!r}, expected 'right', the only one implemented; correct the file")
+        raise TokenizerError(
+            f"{config_path}: truncation_side: found {side!r}, expected 'right', all that is implemented; correct the file"
+        )
     path = folder / "tokenizer.json"
     if path.is_file():
         tokenizer = _guard(path, lambda: Tokenizer.from_file(str(path)))
@@ -67,7 +69,8 @@ def load_tokenizer(folder: Path, vocab_size: int) -> PairTokenizer:
     size = tokenizer.get_vocab_size(with_added_tokens=True)
     if size > vocab_size:
         raise TokenizerError(
-            f"{path}: knows {size} tokens, but the model's word embeddings have {vocab_size} rows; the files are of different models"
+            f"{path}: knows {size} tokens, but the model's word embeddings have {vocab_size} rows;"
+            " the files are of different models"
         )
     return PairTokenizer(tokenizer, _guard(path, lambda: _observe_template(path, tokenizer)), _max_length(config))
 
@@ -90,14 +93,24 @@ def _observe_template(path: Path, tokenizer: Tokenizer) -> PairTemplate:
     encoding = tokenizer.encode("a", "a")
     sequences, ids, types = encoding.sequence_ids, encoding.ids, encoding.type_ids
     if 0 not in sequences or 1 not in sequences:
-        raise TokenizerError(f"{path}: found no place for two texts in its template, expected one for a pair; is this a cross-encoder?")
+        raise TokenizerError(
+            f"{path}: found no place for two texts in its template, expected one for a pair; is this a cross-encoder?"
+        )
     first, second = sequences.index(0), sequences.index(1)
     first_end = len(sequences) - sequences[::-1].index(0)
     second_end = len(sequences) - sequences[::-1].index(1)
-    parts = slice(0, first), slice(first, first_end), slice(first_end, second), slice(second, second_end), slice(second_end, None)
+    parts = (
+        slice(0, first),
+        slice(first, first_end),
+        slice(first_end, second),
+        slice(second, second_end),
+        slice(second_end, None),
+    )
     before, _, between, _, after = (tuple(ids[part]) for part in parts)
     if first_end > second or any(len(set(types[part])) > 1 for part in parts):
-        raise TokenizerError(f"{path}: found a template that numbert cannot reproduce, expected special tokens around two texts")
+        raise TokenizerError(
+            f"{path}: found a template that numbert cannot reproduce, expected special tokens around two texts"
+        )
     kinds = [types[part][0] if types[part] else 0 for part in parts]
     return PairTemplate(before, between, after, (kinds[0], kinds[1], kinds[2], kinds[3], kinds[4]))
 
@@ -110,13 +123,15 @@ def _max_length(config: Config) -> int | None:
 
 
 def _from_vocabulary(path: Path, config: Config) -> Tokenizer:
-    """Build BERT's WordPiece tokenizer from its vocabulary, one token a line, and the settings of tokenizer_config.json."""
+    """Build BERT's WordPiece tokenizer from its vocabulary, one token a line, and tokenizer_config.json."""
     tokens = path.read_text("utf-8").split("\n")
     vocabulary = {token.rstrip("\r"): i for i, token in enumerate(tokens) if token or i < len(tokens) - 1}
     special = {name: _special_token(config, name) for name in ("unk", "sep", "pad", "cls", "mask")}
     for name in ("unk", "sep", "cls"):
         if special[name] not in vocabulary:
-            raise TokenizerError(f"{path}: found no token {special[name]!r}, expected it in the vocabulary; download the file again")
+            raise TokenizerError(
+                f"{path}: found no token {special[name]!r}, expected it in the vocabulary; download the file again"
+            )
     settings: dict[str, Any] = config.values
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=special["unk"], max_input_chars_per_word=100))
     tokenizer.normalizer = normalizers.BertNormalizer(

@@ -1,7 +1,7 @@
 """Multi-head attention over ragged pairs: softmax(Q K^T / sqrt(D)) V, one head of one pair at a time.
 
-A pair's keys, TILE_ROWS rows of its scores and its values fit in the L1 and L2 caches together, so the plain three steps
-run at the speed of the matrix products; the L x L matrix of scores never exists as a whole.
+A pair's keys, TILE_ROWS rows of its scores and its values fit in the L1 and L2 caches together, so the plain three
+steps run at the speed of the matrix products; the L x L matrix of scores never exists as a whole.
 """
 
 from typing import Any

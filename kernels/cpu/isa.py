@@ -63,7 +63,7 @@ def detect() -> InstructionSet:
     forced = os.environ.get("NUMBERT_ISA")
     if forced and forced not in usable:
         raise ValueError(
-            f"NUMBERT_ISA: found {forced!r}, expected one of {usable} on this processor; unset it to choose automatically"
+            f"NUMBERT_ISA: found {forced!r}, expected one of {usable} on this processor; unset it to choose the best"
         )
     return KNOWN[forced or usable[0]]
 

@@ -38,17 +38,17 @@ def kernel(function: F) -> F:
     dispatcher = njit(nogil=True, error_model="numpy")(function)
     if CACHE_DIRECTORY is not None:
         dispatcher._cache = _KernelCache(function)
-    return dispatcher  # type: ignore[no-any-return]  # a Numba dispatcher is called like the function that it compiles
+    return dispatcher
 
 
 def inlined(function: F) -> F:
     """Compile a small function into each kernel that calls it; it has no machine code and no cache entry of its own."""
-    return njit(inline="always", error_model="numpy")(function)  # type: ignore[no-any-return]  # as for kernel
+    return njit(inline="always", error_model="numpy")(function)
 
 
 def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
     """Declare a function that emits LLVM instructions; constant arguments arrive as literals."""
-    return numba_intrinsic(prefer_literal=True)(function)  # type: ignore[no-any-return]  # as for kernel
+    return numba_intrinsic(prefer_literal=True)(function)
 
 
 def source_digest() -> str:
@@ -76,7 +76,9 @@ def private_directory() -> Path | None:
             continue
         if all(_only_we_can_write(path) for path in (directory, directory.parent)):
             return directory
-        logger.warning("kernel cache: %s can be written by other users and is not used; set NUMBERT_CACHE_DIR", directory)
+        logger.warning(
+            "kernel cache: %s can be written by other users and is not used; set NUMBERT_CACHE_DIR", directory
+        )
     return None
 
 
@@ -87,7 +89,7 @@ def _only_we_can_write(directory: Path) -> bool:
     return status.st_uid in (os.getuid(), 0) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
-class _KernelLocator(_CacheLocator):  # type: ignore[misc]  # Numba's classes carry no types
+class _KernelLocator(_CacheLocator):
     """Tells Numba's cache to use our directory; its name already stands for the sources, so the stamp is constant."""
 
     _py_file = __file__  # named by Numba in a warning
@@ -109,11 +111,11 @@ class _KernelLocator(_CacheLocator):  # type: ignore[misc]  # Numba's classes ca
         return self._disambiguator
 
 
-class _KernelCacheImpl(CompileResultCacheImpl):  # type: ignore[misc]  # as above
+class _KernelCacheImpl(CompileResultCacheImpl):
     _locator_classes = (_KernelLocator,)
 
 
-class _KernelCache(FunctionCache):  # type: ignore[misc]  # as above
+class _KernelCache(FunctionCache):
     """A cache that cannot fail: any error means compile again, and is logged once per process."""
 
     _impl_class = _KernelCacheImpl
@@ -136,7 +138,7 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]  # as above
         if not _KernelCache._reported:
             _KernelCache._reported = True
             logger.warning(
-                "kernel cache %s cannot be %s (%s: %s); compiling in memory. Delete the directory or set NUMBERT_CACHE_DIR",
+                "kernel cache %s cannot be %s (%s: %s); compiling in memory. Delete it or set NUMBERT_CACHE_DIR",
                 CACHE_DIRECTORY, action, type(error).__name__, error,
             )  # fmt: skip
 

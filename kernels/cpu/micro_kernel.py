@@ -93,5 +93,3 @@ def tile(
         K, the length of the sums.
     """
     _tile(a, a_at, a_stride, rows, b, b_at, b_stride, depth, start, start_at, c, c_at, c_stride)
-
-

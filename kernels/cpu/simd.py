@@ -27,7 +27,7 @@ VECTOR, INT_VECTOR = ir.VectorType(FLOAT, LANES), ir.VectorType(INT32, LANES)
 ELEMENT_BYTES = 4  # no alignment is promised to LLVM: on aligned addresses the unaligned instructions cost nothing
 
 
-class VectorType(types.Type):  # type: ignore[misc]  # Numba's classes carry no types
+class VectorType(types.Type):
     """The Numba type of a vector register."""
 
     def __init__(self) -> None:
@@ -37,8 +37,8 @@ class VectorType(types.Type):  # type: ignore[misc]  # Numba's classes carry no 
 vector = VectorType()
 
 
-@register_model(VectorType)  # type: ignore[untyped-decorator]
-class VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+@register_model(VectorType)
+class VectorModel(models.PrimitiveModel):
     """A vector is held as the LLVM value itself."""
 
     def __init__(self, manager: Any, numba_type: Any) -> None:
@@ -61,7 +61,7 @@ class Vector(Protocol):
 # ---- arithmetic operators
 
 
-class _Arithmetic(AbstractTemplate):  # type: ignore[misc]
+class _Arithmetic(AbstractTemplate):
     """vector op vector, vector op float, float op vector -> vector."""
 
     def generic(self, args: Any, kws: Any) -> Any:
@@ -73,7 +73,7 @@ class _Arithmetic(AbstractTemplate):  # type: ignore[misc]
 def _define_operator(function: Callable[..., Any], instruction: str) -> None:
     infer_global(function)(type(f"_{instruction}", (_Arithmetic,), {"key": function}))
 
-    @lower_builtin(function, VectorType, VectorType)  # type: ignore[untyped-decorator]
+    @lower_builtin(function, VectorType, VectorType)
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return getattr(builder, instruction)(*args)
 
@@ -87,7 +87,7 @@ for _operator, _instruction in {
     _define_operator(_operator, _instruction)
 
 
-@lower_cast(types.Float, VectorType)  # type: ignore[untyped-decorator]
+@lower_cast(types.Float, VectorType)
 def _broadcast(context: Any, builder: Any, from_type: Any, to_type: Any, value: Any) -> Any:
     return splat_value(builder, context.cast(builder, value, from_type, types.float32))
 

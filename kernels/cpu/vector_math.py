@@ -28,7 +28,7 @@ def exp(x: Vector) -> Vector:
 
 @inlined
 def gelu(x: Vector) -> Vector:
-    """x * Phi(x), Phi the normal distribution; to 6e-7 absolute (float32's own rounding of erf-GELU gives 2e-7).
+    """X * Phi(x), Phi the normal distribution; to 6e-7 absolute (float32's own rounding of erf-GELU gives 2e-7).
 
     Phi(x) = 1/2 + x P(u) with u = 2 x^2 / 5.5^2 - 1: P is a polynomial fitted for the least absolute error of Phi on
     |x| <= 5.5. In the scaled variable u its coefficients are small, so that no digits cancel. Below -5.5 Phi is less
@@ -57,6 +57,6 @@ def gelu(x: Vector) -> Vector:
 
 @inlined
 def tanh(x: Vector) -> Vector:
-    """tanh x = sign(x) (1 - 2 / (e^{2|x|} + 1)), to 2e-7 absolute."""
+    """Tanh x = sign(x) (1 - 2 / (e^{2|x|} + 1)), to 2e-7 absolute."""
     size = 1.0 - 2.0 / (exp(minimum(absolute(x), 10.0) * 2.0) + 1.0)
     return select_less(x, 0.0, 0.0 - size, size)

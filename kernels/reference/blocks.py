@@ -11,6 +11,7 @@ section 3 and its code; D. Hendrycks and K. Gimpel, "Gaussian Error Linear Units
 "Layer Normalization" (2016), equation 3.
 """
 
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -38,7 +39,7 @@ def layer_norm(x: Floats, norm: LayerNorm) -> Floats:
 
 
 def gelu(x: Floats) -> Floats:
-    """x times the probability that a standard normal number is below x; exact, by erf, not the tanh approximation."""
+    """X times the probability that a standard normal number is below x; exact, by erf, not the tanh approximation."""
     erf = np.frompyfunc(math.erf, 1, 1)  # NumPy has none; this one is exact and slow
     half = x.dtype.type(0.5)
     return x * half * (1 + erf(x * math.sqrt(0.5)).astype(x.dtype))
@@ -104,7 +105,8 @@ def pack_attention(
     query: Linear, key: Linear, value: Linear, output: Linear, norm: LayerNorm, num_heads: int, dtype: np.dtype[Any]
 ) -> AttentionWeights:
     """Bring the weights of an attention block into the dtype of the computation."""
-    return AttentionWeights(*(_cast(layer, dtype) for layer in (query, key, value, output, norm)), num_heads)
+    query, key, value, output, norm = (_cast(layer, dtype) for layer in (query, key, value, output, norm))
+    return AttentionWeights(query, key, value, output, norm, num_heads)
 
 
 def pack_feed_forward(up: Linear, down: Linear, norm: LayerNorm, dtype: np.dtype[Any]) -> FeedForwardWeights:
@@ -167,7 +169,7 @@ def attention_block(x: Floats, offsets: NDArray[int64], weights: AttentionWeight
     )
     scale = query.dtype.type(1 / math.sqrt(query.shape[-1]))
     context = np.empty_like(query)  # (H, T, D)
-    for start, end in zip(offsets[:-1], offsets[1:], strict=True):
+    for start, end in itertools.pairwise(offsets):
         pair = slice(start, end)
         scores = query[:, pair] @ key[:, pair].transpose(0, 2, 1) * scale  # (H, L, L)
         context[:, pair] = softmax(scores) @ value[:, pair]  # (H, L, D)
