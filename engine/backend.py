@@ -97,6 +97,15 @@ def choose_backend(name: str, dtype: str) -> tuple[str, Backend]:
         return "reference", _load("reference")
 
 
+def describe_backend(name: str) -> dict[str, str]:
+    """Return what the backend chose for this machine: instruction set, and where machine code is kept."""
+    if name == "reference":
+        return {"instruction_set": "NumPy's own", "kernel_cache": "none"}
+    from ..kernels.cpu import isa, jit  # here, because they import Numba
+
+    return {"instruction_set": isa.ISA.name, "kernel_cache": str(jit.CACHE_DIRECTORY or "in memory only")}
+
+
 def _load(name: str) -> Backend:
     module: Any = importlib.import_module(f"..kernels.{name}.blocks", __package__)
     backend: Backend = module

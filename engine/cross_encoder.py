@@ -10,6 +10,7 @@ activations   logits -> scores
 """
 
 import contextlib
+import dataclasses
 import importlib
 import logging
 import os
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from ..loaders.checkpoint import load_checkpoint
 from ..loaders.spec import ModelSpec
 from .activations import Activation, as_activation, choose_activation, softmax
+from .backend import describe_backend
 from .errors import InputError
 from .inputs import check_count, check_documents, check_pairs, check_query
 from .scorer import Scorer
@@ -109,6 +111,8 @@ class CrossEncoder:
         given = activation_fn if activation_fn is not None else default_activation_function
         self.activation_fn: Activation = choose_activation(given, checkpoint.activation, checkpoint.spec.num_labels)
         self.model_path = checkpoint.folder
+        self._num_parameters = checkpoint.weights.num_parameters()
+        self._stored_as = " ".join(checkpoint.weights.stored_dtypes())
         self._usable_length = checkpoint.spec.max_positions
         own_limit = checkpoint.tokenizer.max_length or self._usable_length
         self._num_special = checkpoint.tokenizer.template.num_special
@@ -136,6 +140,21 @@ class CrossEncoder:
     def backend(self) -> str:
         """The backend that computes: "cpu" or "reference"."""
         return self._scorer.backend
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the model is and how it is computed on this machine, for people and programs."""
+        return {
+            "folder": str(self.model_path),
+            **dataclasses.asdict(self.spec),
+            "parameters": self._num_parameters,
+            "stored_as": self._stored_as,
+            "max_length": self.max_length,
+            "activation": getattr(self.activation_fn, "__name__", repr(self.activation_fn)),
+            "backend": self.backend,
+            "dtype": self._scorer.dtype,
+            "threads": self.num_threads,
+            **describe_backend(self.backend),
+        }
 
     def predict(
         self,

@@ -6,6 +6,7 @@ time when it is asked for, from an open file and not from a memory map (which en
 """
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -50,6 +51,10 @@ class Weights(Mapping[str, NDArray[float32]]):
 
     def __len__(self) -> int:
         return len(self._tensors)
+
+    def num_parameters(self) -> int:
+        """Return how many numbers the tensors hold."""
+        return sum(math.prod(tensor.shape) for tensor in self._tensors.values())
 
     def stored_dtypes(self) -> list[str]:
         """Return the dtypes found in the files."""

@@ -142,8 +142,8 @@ def _power_of_two(builder: Any, n: Any) -> Any:
 
 fma = _vector_function(3, multiply_add)  # fma(a, b, c) = a*b + c
 select_less = _vector_function(4, _select_less)  # select_less(a, b, x, y) = x where a < b, else y
-minimum = _vector_function(2, lambda builder, a, b: _select_less(builder, a, b, a, b))
-maximum = _vector_function(2, lambda builder, a, b: _select_less(builder, b, a, a, b))
+minimum = _vector_function(2, lambda builder, a, b: _select_less(builder, b, a, b, a))  # NaN in a stays
+maximum = _vector_function(2, lambda builder, a, b: _select_less(builder, a, b, b, a))  # NaN in a stays
 nearest = _vector_function(1, lambda builder, a: call_llvm(builder, f"llvm.rint.v{LANES}f32", VECTOR, [a]))
 absolute = _vector_function(1, lambda builder, a: call_llvm(builder, f"llvm.fabs.v{LANES}f32", VECTOR, [a]))
 power_of_two = _vector_function(1, _power_of_two)  # 2**n for whole n in [-126, 127], from the exponent bits

@@ -1,0 +1,223 @@
+"""The command line: rank and score files of text, look at a model, compile the kernels ahead.
+
+Data goes to stdout, everything else to stderr. Exit code 0: done; 1: an error, said in one line; 2: wrong usage.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from .. import __version__
+from ..loaders.errors import NumbertError
+from ..loaders.source import EMBEDDED_MODEL
+from .cross_encoder import CrossEncoder
+from .errors import InputError
+
+BETTER_MODEL = "cross-encoder/ms-marco-MiniLM-L6-v2"
+PROGRESS_FROM = 1000  # pairs; fewer are done before anyone wonders
+FORMATS = ("text", "jsonl", "json", "tsv")
+TEXT_KEYS = ("text", "document", "passage")  # what others call a passage
+Row = dict[str, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="numbert: %(message)s")  # this is the program, not the library
+    try:
+        options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return _fail("interrupted")
+    except UnicodeError as error:
+        return _fail(f"the input is not UTF-8: {error}; convert it first")
+    except NumbertError as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}; check the path and its permissions")
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"numbert: error: {message}", file=sys.stderr)
+    return 1
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Describe the commands and their options."""
+    parser = argparse.ArgumentParser(prog="numbert", description="Rank passages with a cross-encoder.")
+    parser.add_argument("--version", action="version", version=f"numbert {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, summary: str, formats: Sequence[str]) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=summary, description=summary)
+        sub.set_defaults(run=run)
+        sub.add_argument("--format", choices=formats, default="text", help="of the output (default: text)")
+        sub.add_argument("--threads", type=int, help="that compute (default: all cores)")
+        sub.add_argument("--backend", default="auto", choices=("auto", "cpu", "reference"), help="what computes")
+        return sub
+
+    rank = command("rank", run_rank, "Sort passages by how well they answer QUERY, best first.", FORMATS)
+    rank.add_argument("query", metavar="QUERY")
+    rank.add_argument("--top-k", type=int, help="print no more than so many")
+    score = command("score", run_score, "Score (query, passage) pairs, in the order of the file.", FORMATS)
+    for sub, content in (
+        (rank, "one passage a line, or JSON objects with 'text' (and 'id')"),
+        (score, "'query<TAB>passage' a line, or JSON objects with 'query' and 'text'"),
+    ):
+        sub.add_argument(
+            "file", metavar="FILE", nargs="?", default="-", help=f"{content}; - is standard input (default)"
+        )
+        sub.add_argument("--model", help="a folder or a hub id (default: the small model that comes with numbert)")
+        sub.add_argument("--max-length", type=int, help="longest pair in tokens")
+    info = command("info", run_info, "Show what a model is and how it would be computed.", ("text", "json"))
+    warmup = command(
+        "warmup", run_warmup, "Compile the kernels now, so that the first score is quick.", ("text", "json")
+    )
+    for sub in (info, warmup):
+        sub.add_argument("model", metavar="MODEL", nargs="?", help="a folder or a hub id (default: the embedded model)")
+    return parser
+
+
+# ---- commands
+
+
+def run_rank(options: argparse.Namespace) -> None:
+    """Print the passages of a file, best first."""
+    records = read_records(options.file, "text")
+    model = load_model(options)
+    texts = [record["text"] for record in records]
+    ranks = model.rank(options.query, texts, top_k=options.top_k, show_progress_bar=_progress(len(texts)))
+    rows = (
+        {"rank": place, "corpus_id": rank["corpus_id"], "score": rank["score"], **records[rank["corpus_id"]]}
+        for place, rank in enumerate(ranks, 1)
+    )
+    print_rows(rows, options.format, ("score", "text"), sys.stdout)
+
+
+def run_score(options: argparse.Namespace) -> None:
+    """Print the score of each pair of a file."""
+    records = read_records(options.file, "query", "text")
+    model = load_model(options)
+    pairs = [(record["query"], record["text"]) for record in records]
+    scores = model.predict(pairs, show_progress_bar=_progress(len(pairs)))
+    rows = ({"score": score, **record} for score, record in zip(scores.tolist(), records, strict=True))
+    print_rows(rows, options.format, ("score", "query", "text"), sys.stdout)
+
+
+def run_info(options: argparse.Namespace) -> None:
+    """Print the sizes of a model and the choices made for this machine."""
+    model = load_model(options)
+    print_facts(model.describe(), options.format)
+
+
+def run_warmup(options: argparse.Namespace) -> None:
+    """Score one pair, which compiles every kernel that a model of this family needs."""
+    begin = time.perf_counter()
+    model = load_model(options)
+    model.predict(("query", "passage"))
+    facts = {"seconds": round(time.perf_counter() - begin, 2), "kernel_cache": model.describe()["kernel_cache"]}
+    print_facts(facts, options.format)
+
+
+def load_model(options: argparse.Namespace) -> CrossEncoder:
+    """Load the model that the options name; say so when they name none."""
+    if options.model is None:
+        print(
+            f"numbert: using the embedded {EMBEDDED_MODEL}, made for first steps; for real work give a better one,"
+            f" such as --model {BETTER_MODEL}",
+            file=sys.stderr,
+        )
+    return CrossEncoder(
+        options.model,
+        backend=options.backend,
+        num_threads=options.threads,
+        max_length=getattr(options, "max_length", None),
+    )
+
+
+def _progress(count: int) -> bool:
+    return count >= PROGRESS_FROM and sys.stderr.isatty()
+
+
+# ---- input and output
+
+
+def read_records(file: str, *keys: str) -> list[Row]:
+    """Read a file: an object for each line, which has at least `keys`, all strings.
+
+    A file whose first line begins with ``{`` holds JSON objects; any other holds text, the keys separated by tabs.
+    Empty lines are left out.
+
+    Raises
+    ------
+    InputError
+        When a line has other content; the message names file and line.
+    """
+    content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    name = "standard input" if file == "-" else file
+    lines = [(i, line) for i, line in enumerate(content.decode("utf-8-sig").split("\n"), 1) if line.strip()]
+    parse = _parse_json if lines and lines[0][1].lstrip().startswith("{") else _parse_text
+    return [parse(line.removesuffix("\r"), keys, f"{name}, line {i}") for i, line in lines]
+
+
+def _parse_text(line: str, keys: tuple[str, ...], place: str) -> Row:
+    fields = line.split("\t", len(keys) - 1) if len(keys) > 1 else [line]
+    if len(fields) != len(keys):
+        raise InputError(
+            f"{place}: found {len(fields)} fields, expected {len(keys)} with a tab between: {'<TAB>'.join(keys)}"
+        )
+    return dict(zip(keys, fields, strict=True))
+
+
+def _parse_json(line: str, keys: tuple[str, ...], place: str) -> Row:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{place}: found no valid JSON ({error}), expected an object; correct the line") from None
+    if not isinstance(record, dict):
+        raise InputError(f"{place}: found a JSON {type(record).__name__}, expected an object; correct the line")
+    for other in TEXT_KEYS:
+        if "text" not in record and other in record:
+            record["text"] = record.pop(other)
+    for key in keys:
+        if not isinstance(record.get(key), str):
+            raise InputError(f"{place}: found {key} = {record.get(key)!r}, expected a string; correct the line")
+    return record
+
+
+def print_rows(rows: Iterable[Row], form: str, columns: tuple[str, ...], out: TextIO) -> None:
+    """Write results as text for people, or as JSON lines, one JSON array, or tab-separated values for programs."""
+    if form == "json":
+        json.dump(list(rows), out, ensure_ascii=False, indent=1)
+        out.write("\n")
+        return
+    for row in rows:
+        if form == "jsonl":
+            out.write(json.dumps(row, ensure_ascii=False) + "\n")
+        elif form == "tsv":
+            out.write("\t".join(str(row[column]).replace("\t", " ") for column in columns) + "\n")
+        else:
+            out.write(
+                "  ".join(f"{row[column]:9.4f}" if column == "score" else row[column] for column in columns) + "\n"
+            )
+
+
+def print_facts(facts: Row, form: str) -> None:
+    """Write names and values."""
+    if form == "json":
+        print(json.dumps(facts, ensure_ascii=False))
+        return
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        print(f"{name:{width}}  {value}")

@@ -1,0 +1,26 @@
+"""Settings of all tests."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# Tests use the installed package. With the repository root on the path, our folder `kernels` would shadow the third-party
+# package of that name that transformers imports.
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20261123)
+
+
+@pytest.fixture(scope="session")
+def model():
+    """The embedded model with two threads."""
+    from numbert import CrossEncoder
+
+    return CrossEncoder(num_threads=2)

@@ -1,0 +1,84 @@
+"""The blocks of the CPU backend against the reference, on models of odd sizes; and both backends' signatures."""
+
+import inspect
+import math
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba", reason="the CPU backend needs Numba")
+from numbert.engine.backend import Backend
+from numbert.engine.encoder import forward, pack
+from numbert.engine.tokenization import TokenBatch
+from numbert.kernels.cpu import blocks as cpu
+from numbert.kernels.reference import blocks as reference
+from numbert.loaders.bert import tensor_table
+from numbert.loaders.spec import ModelSpec
+
+
+def make_spec(hidden, heads, inner, layers, labels) -> ModelSpec:
+    return ModelSpec("bert", 97, hidden, layers, heads, inner, 64, 2, 1e-12, labels)
+
+
+def random_weights(rng, spec: ModelSpec) -> dict[str, np.ndarray]:
+    """Weights of a scale that keeps every activation near 1, so that errors show."""
+    weights = {}
+    for name, (_, shape) in tensor_table(spec).items():
+        scale = 1 / math.sqrt(shape[-1]) if len(shape) == 2 and "embedding" not in name else 1.0
+        weights[name] = (rng.standard_normal(shape) * scale).astype(np.float32)
+    return weights
+
+
+def random_batch(rng, spec: ModelSpec, lengths: list[int]) -> TokenBatch:
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    ids, types = rng.integers(0, spec.vocab_size, offsets[-1]), rng.integers(0, 2, offsets[-1])
+    positions = np.concatenate([np.arange(length) for length in lengths])
+    return TokenBatch(ids.astype(np.int32), types.astype(np.int32), positions.astype(np.int32), offsets)
+
+
+SIZES = [(312, 12, 100, 2, 3), (48, 3, 97, 1, 1), (384, 12, 1536, 2, 1), (10, 5, 3, 3, 7), (128, 2, 64, 2, 2)]
+
+
+@pytest.mark.parametrize(("hidden", "heads", "inner", "layers", "labels"), SIZES)
+@pytest.mark.parametrize("lengths", [[1], [1, 2, 3], [31, 33, 16, 64, 5], [64] * 5])
+def test_cpu_equals_reference(rng, hidden, heads, inner, layers, labels, lengths):
+    spec = make_spec(hidden, heads, inner, layers, labels)
+    weights, batch = random_weights(rng, spec), random_batch(rng, spec, lengths)
+    fast = forward(pack(spec, weights, cpu, "float32"), batch, cpu, cpu.Workspace())
+    exact = forward(pack(spec, weights, reference, "float64"), batch, reference, reference.Workspace())
+    assert fast.dtype == np.float32
+    assert exact.dtype == np.float64
+    assert fast.shape == exact.shape == (len(lengths), labels)
+    # Logits are of size 1 to 3; two or three layers of float32 were never seen more than 4e-6 away.
+    np.testing.assert_allclose(fast, exact, atol=2e-5)
+
+
+def test_float32_reference_keeps_its_dtype_in_every_block(rng):
+    spec = make_spec(16, 2, 20, 1, 1)
+    batch, workspace = random_batch(rng, spec, [3, 4]), reference.Workspace()
+    encoder = pack(spec, random_weights(rng, spec), reference, "float32")
+    x = reference.embedding(batch.ids, batch.type_ids, batch.position_ids, encoder.embedding, workspace)
+    results = [x, reference.attention_block(x, batch.offsets, encoder.layers[0].attention, workspace)]
+    results += [reference.feed_forward_block(x, encoder.layers[0].feed_forward, workspace)]
+    results += [reference.classification_head(x, encoder.head, workspace)]
+    assert [result.dtype for result in results] == [np.float32] * 4
+
+
+def test_a_workspace_carries_nothing_from_one_shard_to_the_next(rng):
+    spec = make_spec(48, 3, 97, 2, 1)
+    encoder, workspace = pack(spec, random_weights(rng, spec), cpu, "float32"), cpu.Workspace()
+    batches = [random_batch(rng, spec, lengths) for lengths in ([64, 64], [3], [30, 1, 1], [64, 64, 64])]
+    fresh = [forward(encoder, batch, cpu, cpu.Workspace()) for batch in batches]
+    for batch, expected in zip(batches * 2, fresh * 2, strict=True):
+        for buffer in workspace._buffers.values():
+            buffer.fill(np.nan)
+        assert (forward(encoder, batch, cpu, workspace) == expected).all()
+
+
+@pytest.mark.parametrize("backend", [cpu, reference])
+def test_backends_offer_the_same_blocks_with_the_same_parameters(backend):
+    methods = [name for name in vars(Backend) if not name.startswith("_")]
+    assert "attention_block" in methods
+    for name in methods:
+        expected = list(inspect.signature(getattr(Backend, name)).parameters)[1:]  # without self
+        assert list(inspect.signature(getattr(backend, name)).parameters) == expected, name

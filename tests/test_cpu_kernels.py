@@ -1,0 +1,192 @@
+"""Each Numba kernel against plain NumPy in float64, on awkward sizes."""
+
+import math
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba", reason="the CPU kernels need Numba")
+from numbert.kernels.cpu import linear, packing
+from numbert.kernels.cpu.attention import attend
+from numbert.kernels.cpu.elementwise import add_and_normalize
+from numbert.kernels.cpu.isa import LANES, TILE_ROWS, TILE_WIDTH
+from numbert.kernels.cpu.jit import kernel
+from numbert.kernels.cpu.packing import aligned_empty, pack_linear, pack_norm, round_up
+from numbert.kernels.cpu.simd import load, store, transpose_block
+from numbert.kernels.cpu.vector_math import exp, gelu, tanh
+from numbert.kernels.parameters import LayerNorm, Linear
+from numbert.kernels.reference import blocks as reference
+
+
+@kernel
+def apply_exp(x, out):
+    for i in range(0, x.size, LANES):
+        store(out, i, exp(load(x, i)))
+
+
+@kernel
+def apply_gelu(x, out):
+    for i in range(0, x.size, LANES):
+        store(out, i, gelu(load(x, i)))
+
+
+@kernel
+def apply_tanh(x, out):
+    for i in range(0, x.size, LANES):
+        store(out, i, tanh(load(x, i)))
+
+
+@kernel
+def transpose(x, out):
+    transpose_block(x, 0, x.shape[1], out, 0, out.shape[1])
+
+
+@kernel
+def normalize_rows(a, b, norm, out):
+    for i in range(a.shape[0]):
+        add_and_normalize(a, i * a.shape[1], b, i * a.shape[1], norm, out, i * a.shape[1])
+
+
+def grid(low: float, high: float) -> np.ndarray:
+    """About a million numbers, as many as fill whole vectors, none of them round."""
+    return np.linspace(low, high, 2**20).astype(np.float32)
+
+
+def random_linear(rng, outputs: int, inputs: int) -> Linear:
+    weight = rng.standard_normal((outputs, inputs)) / math.sqrt(inputs)
+    return Linear(weight.astype(np.float32), rng.standard_normal(outputs).astype(np.float32))
+
+
+def filled(array: np.ndarray) -> np.ndarray:
+    return packing.fill_up(array, array.shape[0], round_up(array.shape[1]))
+
+
+def test_exp():
+    x = grid(-87, 88)
+    out = np.empty_like(x)
+    apply_exp(x, out)
+    exact = np.exp(x.astype(np.float64))
+    assert np.abs(out / exact - 1).max() < 1.3e-7  # 1 ulp is 1.2e-7 relative; the worst seen is 9.6e-8
+
+
+def test_exp_far_below_is_zero_and_never_more_than_finite():
+    x = np.resize(np.array([-87.4, -100, -1e30, -np.inf, 1e30], np.float32), 8 * LANES)
+    out = np.empty_like(x)
+    apply_exp(x, out)
+    assert (out[x < 0] == 0).all()
+    assert np.isfinite(out).all()
+
+
+def test_gelu():
+    x = grid(-30, 30)
+    out = np.empty_like(x)
+    apply_gelu(x, out)
+    exact = np.array([v * 0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x[::16].tolist()])
+    # float32's own rounding of x * Phi(x) is 2e-7 for |x| < 4 and grows with x; the worst seen is 5.3e-7
+    assert (np.abs(out[::16] - exact) <= np.maximum(6e-7, 2**-23 * np.abs(exact))).all()
+
+
+def test_gelu_of_large_numbers_is_the_number_or_zero():
+    x = np.resize(np.array([-1e30, -1000, -6, 6, 1000, 1e30], np.float32), 6 * LANES)
+    out = np.empty_like(x)
+    apply_gelu(x, out)
+    assert (out == np.maximum(x, 0)).all()
+
+
+def test_tanh():
+    x = grid(-20, 20)
+    out = np.empty_like(x)
+    apply_tanh(x, out)
+    assert np.abs(out - np.tanh(x.astype(np.float64))).max() < 2.5e-7  # two roundings of numbers up to 1; seen 1.4e-7
+
+
+@pytest.mark.parametrize("function", [apply_exp, apply_gelu, apply_tanh])
+def test_nan_stays_nan(function):
+    x = np.zeros(LANES, np.float32)
+    x[1] = np.nan
+    out = np.empty_like(x)
+    function(x, out)
+    assert np.isnan(out[1])
+    assert np.isfinite(np.delete(out, 1)).all()
+
+
+def test_transpose_block(rng):
+    x = rng.standard_normal((LANES, LANES + 3)).astype(np.float32)
+    out = np.zeros((LANES, LANES + 5), np.float32)
+    transpose(x, out)
+    assert (out[:, :LANES] == x[:, :LANES].T).all()
+    assert (out[:, LANES:] == 0).all()
+
+
+@pytest.mark.parametrize("width", [1, LANES - 1, LANES, TILE_WIDTH, 312, 384])
+def test_add_and_normalize(rng, width):
+    a, b = (rng.standard_normal((5, width)).astype(np.float32) * 10 + 3 for _ in range(2))
+    norm = LayerNorm(*rng.standard_normal((2, width)).astype(np.float32), 1e-6)
+    out = np.full((5, round_up(width)), np.nan, np.float32)
+    normalize_rows(filled(a), filled(b), pack_norm(norm), out)
+    exact = reference.layer_norm(a.astype(np.float64) + b, norm)
+    np.testing.assert_allclose(out[:, :width], exact, atol=1e-5)  # numbers of size 1 to 4 after a few roundings of 3e-7
+    assert (out[:, width:] == 0).all()
+
+
+@pytest.mark.parametrize("rows", [1, TILE_ROWS - 1, TILE_ROWS, TILE_ROWS + 1, linear.ROW_BLOCK + 5])
+@pytest.mark.parametrize(("outputs", "inputs"), [(1, 1), (TILE_WIDTH, 3), (97, 312), (384, 130)])
+def test_linear_rows(rng, rows, outputs, inputs):
+    layer, x = random_linear(rng, outputs, inputs), rng.standard_normal((rows, inputs)).astype(np.float32)
+    out = np.full((rows, round_up(outputs)), np.nan, np.float32)
+    linear.linear_rows(filled(x), 0, rows, pack_linear(layer), out)
+    exact = x.astype(np.float64) @ layer.weight.T + layer.bias
+    np.testing.assert_allclose(out[:, :outputs], exact, atol=5e-6)  # 312 products of size 1/18: worst seen 1.4e-6
+    assert (out[:, outputs:] == 0).all()
+
+
+@pytest.mark.parametrize("rows", [1, linear.ROW_BLOCK + 1])
+def test_feed_forward(rng, rows):
+    width, inner = 50, 97
+    up, down = random_linear(rng, inner, width), random_linear(rng, width, inner)
+    norm = LayerNorm(*rng.standard_normal((2, width)).astype(np.float32), 1e-12)
+    x = rng.standard_normal((rows, width)).astype(np.float32)
+    exact = reference.feed_forward_block(
+        x.astype(np.float64), reference.FeedForwardWeights(up, down, norm), reference.Workspace()
+    )
+    out = filled(x)
+    hidden, product = (aligned_empty(linear.ROW_BLOCK, round_up(size)) for size in (inner, width))
+    linear.feed_forward(out, pack_linear(up), pack_linear(down), pack_norm(norm), hidden, product)
+    np.testing.assert_allclose(out[:, :width], exact, atol=2e-5)  # LayerNorm scales up roundings; worst seen 3e-6
+
+
+@pytest.mark.parametrize("width", [1, 26, TILE_WIDTH, 64])
+@pytest.mark.parametrize("lengths", [[1], [LANES, LANES + 1, 1], [TILE_WIDTH + 1, 2, 77], [130]])
+def test_attend(rng, width, lengths):
+    heads, padded = 3, round_up(width)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    tokens = offsets[-1]
+    query, key, value = rng.standard_normal((3, heads, tokens, width)).astype(np.float32)
+    filled_query = packing.fill_up(query, heads, tokens, padded)
+    key_value = packing.fill_up(np.concatenate([key, value]), 2 * heads, tokens + TILE_WIDTH, padded)
+    key_value[:, tokens:] = np.nan  # what lies behind the last pair must not matter
+    longest = round_up(max(lengths))
+    key_panels, scores = np.full(padded * longest, np.nan, np.float32), np.full((TILE_ROWS, longest), np.nan, np.float32)
+    context, scale = np.full((tokens, heads * padded), np.nan, np.float32), 1 / math.sqrt(width)
+    sums = np.empty(TILE_ROWS, np.float32)
+    attend(filled_query, offsets, key_value, offsets, scale, key_panels, scores, sums, context)
+    for start, end in zip(offsets[:-1], offsets[1:], strict=True):
+        q, k, v = (part[:, start:end].astype(np.float64) for part in (query, key, value))
+        exact = reference.softmax(q @ k.transpose(0, 2, 1) * scale) @ v  # (H, L, D)
+        got = context[start:end].reshape(-1, heads, padded).transpose(1, 0, 2)
+        np.testing.assert_allclose(got[..., :width], exact, atol=5e-6)  # values up to 4, scores up to 5; seen 9e-7
+        assert (got[..., width:] == 0).all()
+
+
+@pytest.mark.parametrize("rows", range(1, 2 * TILE_ROWS + 1))
+def test_a_row_has_the_same_bits_wherever_it_stands(rng, rows):
+    layer = pack_linear(random_linear(rng, 40, 70))
+    x = filled(rng.standard_normal((2 * TILE_ROWS, 70)).astype(np.float32))
+    whole, part = (np.empty((2 * TILE_ROWS, round_up(40)), np.float32) for _ in range(2))
+    linear.linear_rows(x, 0, len(x), layer, whole)
+    linear.linear_rows(np.ascontiguousarray(x[-rows:]), 0, rows, layer, part)
+    assert (part[:rows] == whole[-rows:]).all()
+
+
+def test_arrays_begin_on_a_cache_line():
+    assert all(aligned_empty(size, 3).ctypes.data % packing.CACHE_LINE == 0 for size in range(1, 50))

@@ -1,0 +1,49 @@
+"""numbert against what transformers computed: token ids equal, logits close. Runs without torch and transformers."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+from checkpoints import NAMES, Golden, load_golden, logits_of, tokens_of
+from hostile_pairs import PAIRS
+
+from numbert import CrossEncoder
+
+# Logits, absolute; the promise of docs/numerics.md. transformers computed in float32, so that it differs from the exact
+# result as well.
+TOLERANCE = 1e-4
+
+golden = pytest.mark.parametrize("name", NAMES)
+cached_golden = cache(load_golden)
+
+
+def largest_difference(model: CrossEncoder, expected: Golden, step: int) -> float:
+    difference = logits_of(model, PAIRS[::step]) - expected.logits[::step]
+    return float(np.abs(difference).max())
+
+
+@golden
+def test_token_ids_and_types_equal_those_of_transformers(name: str) -> None:
+    expected = cached_golden(name)
+    model = CrossEncoder(expected.folder, backend="reference")
+    ids, type_ids = tokens_of(PAIRS, model._scorer.tokenizer, model.max_length)
+    for pair, *ours_and_theirs in zip(PAIRS, ids, expected.ids, type_ids, expected.type_ids, strict=True):
+        our_ids, their_ids, our_types, their_types = ours_and_theirs
+        assert our_ids == their_ids, pair
+        assert our_types == their_types, pair
+
+
+@golden
+def test_cpu_logits_are_those_of_transformers(name: str) -> None:
+    expected = cached_golden(name)
+    worst = largest_difference(CrossEncoder(expected.folder, backend="cpu"), expected, step=1)
+    assert worst <= TOLERANCE, worst
+
+
+@golden
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_reference_logits_are_those_of_transformers(name: str, dtype: str) -> None:
+    expected = cached_golden(name)
+    model = CrossEncoder(expected.folder, backend="reference", dtype=dtype)
+    worst = largest_difference(model, expected, step=23 if name == "tiny-reranker" else 7)
+    assert worst <= TOLERANCE, worst

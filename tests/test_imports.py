@@ -1,0 +1,69 @@
+"""What importing costs and touches. Each test runs a process of its own."""
+
+import os
+import subprocess
+import sys
+
+from conftest import ROOT
+
+
+def run(code: str, **environment: str) -> str:
+    """Run a program in a new process, away from the repository, and return what it prints."""
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True, text=True, timeout=120, cwd=ROOT.parent, env={**os.environ, **environment},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def test_import_brings_in_nothing_heavy():
+    loaded = run("import sys, numbert; print(*sys.modules)").split()
+    heavy = {"numba", "llvmlite", "huggingface_hub", "tokenizers", "safetensors", "numpy", "torch"}
+    assert not heavy & set(loaded)
+
+
+def test_public_names_are_there_and_come_from_us():
+    assert run("import numbert; print(all(getattr(numbert, name).__module__ for name in numbert.__all__))") == "True"
+
+
+def test_unknown_names_are_refused():
+    code = "import numbert\ntry:\n    numbert.nothing\nexcept AttributeError as error:\n    print(error)"
+    assert run(code) == "module 'numbert' has no attribute 'nothing'"
+
+
+def test_scoring_with_a_local_model_opens_no_socket_and_needs_no_hub_and_no_torch():
+    code = """
+import socket, sys
+def refuse(*args, **kwargs): raise AssertionError("a socket was opened")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+from numbert import CrossEncoder
+CrossEncoder().predict(("a", "b"))
+print(*sorted({"huggingface_hub", "torch", "transformers", "requests", "httpx"} & set(sys.modules)))
+"""
+    assert run(code) == ""
+
+
+def test_import_changes_no_global_state():
+    code = """
+import logging, os, warnings
+import numba  # which adds filters of its own
+before = dict(os.environ), list(warnings.filters), list(logging.root.handlers), logging.root.level
+options = numba.config.CACHE_DIR, numba.config.NUMBA_NUM_THREADS
+from numbert import CrossEncoder
+CrossEncoder().predict(("a", "b"))
+after = dict(os.environ), list(warnings.filters), list(logging.root.handlers), logging.root.level
+print(before == after, options == (numba.config.CACHE_DIR, numba.config.NUMBA_NUM_THREADS))
+"""
+    assert run(code) == "True True"
+
+
+def test_a_process_that_has_scored_ends():
+    # A worker thread that is no daemon and waits for work would keep the process alive.
+    assert run("from numbert import CrossEncoder; print(CrossEncoder().predict(('a', 'b')).dtype)") == "float32"
+
+
+def test_the_module_is_the_command_line():
+    command = [sys.executable, "-m", "numbert", "--version"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT.parent)
+    assert result.stdout.startswith("numbert ")

@@ -1,0 +1,97 @@
+"""The promise: a pair's score has the same bits alone, in any batch, in any order, with any number of threads."""
+
+import multiprocessing
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numbert import CrossEncoder
+
+WORDS = "a the Berlin people river 7 éclair naïve 東京 museum how many? .. -- 🙂 [SEP] supercalifragilistic".split()
+TEXT = st.lists(st.sampled_from(WORDS), max_size=30).map(" ".join)
+LONG_TEXT = st.integers(300, 700).map(lambda count: "word " * count)
+PAIRS = st.lists(st.tuples(TEXT, TEXT | LONG_TEXT), min_size=1, max_size=12)
+
+
+@pytest.fixture(scope="module")
+def models():
+    """The embedded model with 1, 2, 3 and 8 threads."""
+    return {threads: CrossEncoder(num_threads=threads) for threads in (1, 2, 3, 8)}
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    rng = np.random.default_rng(7)
+    lengths = rng.integers(0, 40, (60, 2)).tolist()
+    return [tuple(" ".join(rng.choice(WORDS, length)) for length in pair) for pair in lengths] + [("q", "word " * 600)]
+
+
+def bits(scores) -> list[int]:
+    return np.asarray(scores, np.float32).reshape(-1).view(np.uint32).tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(pairs=PAIRS, data=st.data())
+def test_score_of_a_pair_depends_on_nothing_but_the_pair(models, pairs, data):
+    alone = [bits(models[1].predict(pair))[0] for pair in pairs]
+    order = data.draw(st.permutations(range(len(pairs))))
+    threads = data.draw(st.sampled_from([1, 2, 3, 8]))
+    batch_size = data.draw(st.integers(1, 40))
+    together = bits(models[threads].predict([pairs[i] for i in order], batch_size=batch_size))
+    assert together == [alone[i] for i in order]
+
+
+def test_reference_and_its_ranking_are_invariant_in_order_too(model):
+    documents = ["b c", "a b", "b c", "", "a b"]
+    ranks = model.rank("a b", documents)
+    ids = [rank["corpus_id"] for rank in ranks]
+    assert ids.index(0) < ids.index(2)  # equal passages stay in the order of the documents
+    assert ids.index(1) < ids.index(4)
+
+
+def test_eight_threads_on_one_model_get_those_bits(models, pairs):
+    expected = bits(models[2].predict(pairs))
+    barrier = threading.Barrier(8)
+
+    def work(seed: int) -> bool:
+        order = np.random.default_rng(seed).permutation(len(pairs))
+        barrier.wait()
+        results = [bits(models[2].predict([pairs[i] for i in order])) for _ in range(3)]
+        return all(result == [expected[i] for i in order] for result in results)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(8)))
+
+
+def _predict_in_child(model, pairs, results) -> None:
+    results.put(bits(model.predict(pairs)))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_process_forked_after_predict_can_predict(models, pairs):
+    expected = bits(models[3].predict(pairs))
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    children = [context.Process(target=_predict_in_child, args=(models[3], pairs, results)) for _ in range(2)]
+    for child in children:
+        child.start()
+    assert [results.get(timeout=60) for _ in children] == [expected, expected]
+    for child in children:
+        child.join(timeout=60)
+        assert child.exitcode == 0
+    assert bits(models[3].predict(pairs)) == expected
+
+
+def test_new_threads_leave_no_memory_behind(models, pairs):
+    # Buffers belong to the model's own threads: callers, however many, add none.
+    before = models[2]._scorer._workspaces.qsize()
+    for _ in range(20):
+        thread = threading.Thread(target=models[2].predict, args=(pairs,))
+        thread.start()
+        thread.join()
+    assert models[2]._scorer._workspaces.qsize() == max(before, 2)

@@ -1,0 +1,56 @@
+"""README and docs say what is true: examples run, files exist. (.ci/run executes README's commands as they stand.)"""
+
+import re
+import tomllib
+
+import numpy as np
+import numbert
+import pytest
+from conftest import ROOT
+
+README = (ROOT / "README.md").read_text("utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_python_examples_run(capsys):
+    names: dict[str, object] = {}
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+    assert np.asarray(names["scores"]).dtype == np.float32
+    assert names["ranks"][0]["corpus_id"] == 0
+    assert "3,520,031" in capsys.readouterr().out
+
+
+def test_readme_has_two_set_up_commands_one_for_the_job_and_one_for_the_tests():
+    (commands,) = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    lines = [line for line in commands.splitlines() if line and not line.startswith("#")]
+    assert len(lines) == 4
+    assert "numbert rank" in lines[2]
+    assert "pytest" in lines[3]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_linked_files_exist(page):
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text("utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_sources_exist(page):
+    for name in re.findall(r"`((?:engine|kernels|loaders|tests|benchmarks|docs)/[\w./-]+)`", page.read_text("utf-8")):
+        assert (ROOT / name).exists(), name
+
+
+def test_changelog_knows_the_version():
+    assert re.search(rf"^## (Unreleased|{re.escape(numbert.__version__)})", (ROOT / "CHANGELOG.md").read_text(), re.M)
+
+
+def test_licenses_are_named():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["license"] == "Apache-2.0 AND CC-BY-SA-4.0"
+    assert "CC BY-SA 4.0" in README
+    assert "Apache" in (ROOT / "LICENSE").read_text()
+    assert all((ROOT / path).exists() for path in project["license-files"])

@@ -1,0 +1,50 @@
+"""Truncation against the tokenizers library itself, and the layout of a batch."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numbert.engine.tokenization import TokenPair, lay_out, tokenize, truncate_longest_first
+from numbert.loaders.source import EMBEDDED_FOLDER
+from numbert.loaders.tokenizer import load_tokenizer
+from tokenizers import Tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_tokenizer(EMBEDDED_FOLDER, 10_000)
+
+
+@given(st.integers(0, 600), st.integers(0, 600), st.integers(1, 512))
+def test_truncation_keeps_the_budget_and_favours_the_shorter(first, second, budget):
+    kept = truncate_longest_first(first, second, budget)
+    assert sum(kept) == min(first + second, budget)
+    assert kept[0] <= first
+    assert kept[1] <= second
+    if min(first, second) <= budget // 2:
+        assert min(first, second) in kept
+
+
+@pytest.mark.parametrize("max_length", [4, 5, 12, 13, 64])
+def test_truncation_is_that_of_the_library(tokenizer, max_length):
+    library = Tokenizer.from_file(str(EMBEDDED_FOLDER / "tokenizer.json"))
+    library.enable_truncation(max_length, strategy="longest_first")
+    sizes = [0, 1, 3, 4, 5, 8, 20, 30, 31, 70]
+    pairs = [("one " * a, "two " * b) for a in sizes for b in sizes]
+    tokens = tokenize(pairs, tokenizer, max_length)
+    batch = lay_out(tokens, tokenizer.template)
+    for i, pair in enumerate(pairs):
+        encoding = library.encode(*pair)
+        part = slice(batch.offsets[i], batch.offsets[i + 1])
+        assert batch.ids[part].tolist() == encoding.ids, pair
+        assert batch.type_ids[part].tolist() == encoding.type_ids, pair
+        assert batch.position_ids[part].tolist() == list(range(len(encoding.ids)))
+
+
+def test_a_batch_lies_end_to_end(tokenizer):
+    batch = lay_out([TokenPair([7, 8], [9]), TokenPair([], [])], tokenizer.template)
+    assert batch.ids.tolist() == [2, 7, 8, 3, 9, 3, 2, 3, 3]
+    assert batch.type_ids.tolist() == [0, 0, 0, 0, 1, 1, 0, 0, 1]
+    assert batch.position_ids.tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2]
+    assert batch.offsets.tolist() == [0, 6, 9]
+    assert [array.dtype for array in batch] == [np.int32, np.int32, np.int32, np.int64]
