@@ -56,7 +56,7 @@ def load_tokenizer(folder: Path, vocab_size: int) -> PairTokenizer:
     side = config.values.get("truncation_side", "right")
     if side != "right":
         raise TokenizerError(
-            f"{config_path}: truncation_side: found {side!r}, expected 'right', all that is implemented; correct the file"
+            f"{config_path}: truncation_side: found {side!r}, expected 'right', all there is; correct the file"
         )
     path = folder / "tokenizer.json"
     if path.is_file():

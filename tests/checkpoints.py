@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pytest
 from hostile_pairs import DIGEST, PAIRS
+from numbert.engine.tokenization import lay_out, tokenize
+from numbert.loaders.source import EMBEDDED_FOLDER
+from numbert.loaders.tokenizer import PairTokenizer
 from safetensors import safe_open
 from safetensors.numpy import save_file
-
-from numbert.engine.tokenization import lay_out, tokenize
-from numbert.loaders.source import EMBEDDED_FOLDER, NEEDED_FILES
-from numbert.loaders.tokenizer import PairTokenizer
 
 GOLDENS = Path(__file__).parent / "goldens"
 NAMES = ["cased", "narrow", "odd-heads-float16", "old-names", "sharded-bfloat16", "vocab-txt", "tiny-reranker"]
@@ -52,7 +50,9 @@ def tokens_of(
     """Return numbert's token ids and token type ids of each pair."""
     batch = lay_out(tokenize(pairs, tokenizer, max_length), tokenizer.template)
     cuts = batch.offsets[1:-1]
-    return [part.tolist() for part in np.split(batch.ids, cuts)], [part.tolist() for part in np.split(batch.type_ids, cuts)]
+    return [part.tolist() for part in np.split(batch.ids, cuts)], [
+        part.tolist() for part in np.split(batch.type_ids, cuts)
+    ]
 
 
 def logits_of(model: Any, pairs: list[tuple[str, str]]) -> np.ndarray:

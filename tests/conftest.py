@@ -8,8 +8,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# Tests use the installed package. With the repository root on the path, our folder `kernels` would shadow the third-party
-# package of that name that transformers imports.
+# Tests use the installed package. With the repository root on the path, our folder `kernels` would shadow the
+# third-party package of that name that transformers imports.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
 
 

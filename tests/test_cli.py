@@ -45,7 +45,10 @@ def test_rank_reads_standard_input_and_leaves_out_empty_lines(run):
     code, out, _ = run("rank", "people", "--format", "jsonl", stdin="Seven people.\r\n\n東京 🙂\n".encode())
     assert code == 0
     rows = [json.loads(line) for line in out.splitlines()]
-    assert [(row["rank"], row["corpus_id"], row["text"]) for row in rows] == [(1, 0, "Seven people."), (2, 1, "東京 🙂")]
+    assert [(row["rank"], row["corpus_id"], row["text"]) for row in rows] == [
+        (1, 0, "Seven people."),
+        (2, 1, "東京 🙂"),
+    ]
 
 
 def test_rank_carries_ids_of_json_lines_along(run):
@@ -104,6 +107,8 @@ def test_errors_are_one_line_and_a_code(run, arguments, stdin, code, message):
 def test_a_reader_that_stops_early_is_no_error_message():
     command = f"{sys.executable} -m numbert rank q --format jsonl | head -n 1"
     stdin = "\n".join(f"passage {i} " + "x" * 200 for i in range(2000))
-    result = subprocess.run(command, shell=True, input=stdin, capture_output=True, text=True, timeout=120, cwd=ROOT.parent)
+    result = subprocess.run(
+        command, shell=True, input=stdin, capture_output=True, text=True, timeout=120, cwd=ROOT.parent
+    )
     assert len(result.stdout.splitlines()) == 1
     assert "Error" not in result.stderr

@@ -1,5 +1,6 @@
 """Each Numba kernel against plain NumPy in float64, on awkward sizes."""
 
+import itertools
 import math
 
 import numpy as np
@@ -166,11 +167,14 @@ def test_attend(rng, width, lengths):
     key_value = packing.fill_up(np.concatenate([key, value]), 2 * heads, tokens + TILE_WIDTH, padded)
     key_value[:, tokens:] = np.nan  # what lies behind the last pair must not matter
     longest = round_up(max(lengths))
-    key_panels, scores = np.full(padded * longest, np.nan, np.float32), np.full((TILE_ROWS, longest), np.nan, np.float32)
+    key_panels, scores = (
+        np.full(padded * longest, np.nan, np.float32),
+        np.full((TILE_ROWS, longest), np.nan, np.float32),
+    )
     context, scale = np.full((tokens, heads * padded), np.nan, np.float32), 1 / math.sqrt(width)
     sums = np.empty(TILE_ROWS, np.float32)
     attend(filled_query, offsets, key_value, offsets, scale, key_panels, scores, sums, context)
-    for start, end in zip(offsets[:-1], offsets[1:], strict=True):
+    for start, end in itertools.pairwise(offsets):
         q, k, v = (part[:, start:end].astype(np.float64) for part in (query, key, value))
         exact = reference.softmax(q @ k.transpose(0, 2, 1) * scale) @ v  # (H, L, D)
         got = context[start:end].reshape(-1, heads, padded).transpose(1, 0, 2)

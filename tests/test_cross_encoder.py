@@ -216,7 +216,9 @@ def test_several_labels(tmp_path, changed_folder):
 
     folder = changed_folder(id2label={str(i): f"label {i}" for i in range(3)}, sentence_transformers=None)
     tensors = load_file(folder / "model.safetensors")
-    tensors["classifier.weight"] = np.repeat(tensors["classifier.weight"], 3, 0) * np.array([[1], [-1], [2]], np.float16)
+    tensors["classifier.weight"] = np.repeat(tensors["classifier.weight"], 3, 0) * np.array(
+        [[1], [-1], [2]], np.float16
+    )
     tensors["classifier.bias"] = np.zeros(3, np.float16)
     save_file(tensors, folder / "model.safetensors")
     model = CrossEncoder(folder)

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from checkpoints import NAMES, Golden, load_golden, logits_of, tokens_of
 from hostile_pairs import PAIRS
-
 from numbert import CrossEncoder
 
-# Logits, absolute; the promise of docs/numerics.md. transformers computed in float32, so that it differs from the exact
-# result as well.
-TOLERANCE = 1e-4
+# Absolute, on logits of -7 to 7: what numbert promises for float32. transformers computed in float32 too, and is itself
+# up to 5e-6 from the float64 result, so that no backend can come much closer than that.
+TOLERANCE = 1e-4  # worst seen: cpu 1.0e-5, reference float32 7.1e-6, float64 5.1e-6, all three on odd-heads-float16
 
 golden = pytest.mark.parametrize("name", NAMES)
 cached_golden = cache(load_golden)
@@ -45,5 +44,5 @@ def test_cpu_logits_are_those_of_transformers(name: str) -> None:
 def test_reference_logits_are_those_of_transformers(name: str, dtype: str) -> None:
     expected = cached_golden(name)
     model = CrossEncoder(expected.folder, backend="reference", dtype=dtype)
-    worst = largest_difference(model, expected, step=23 if name == "tiny-reranker" else 7)
+    worst = largest_difference(model, expected, step=5 if name == "tiny-reranker" else 1)
     assert worst <= TOLERANCE, worst

@@ -3,8 +3,8 @@
 import re
 import tomllib
 
-import numpy as np
 import numbert
+import numpy as np
 import pytest
 from conftest import ROOT
 

@@ -39,5 +39,7 @@ def test_the_embedded_model_travels_with_its_card_and_license(names):
 
 
 def test_nothing_else_is_in_the_wheel(names):
-    others = [name for name in names if not name.endswith(".py") and "/embedded/" not in name and ".dist-info/" not in name]
+    others = [
+        name for name in names if not name.endswith(".py") and "/embedded/" not in name and ".dist-info/" not in name
+    ]
     assert others == ["numbert/py.typed"]
