@@ -4,6 +4,7 @@ Truncation and the template of special tokens are done here on lists of ids, so 
 changed: see loaders/tokenizer.py.
 """
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,10 @@ from numpy.typing import NDArray
 
 from ..loaders.tokenizer import PairTemplate, PairTokenizer
 from .inputs import Pair
+
+# More than any language needs on average: beginnings that turn out too short are encoded again, as a whole.
+CHARACTERS_PER_TOKEN = 16
+CUT = re.compile(r"[A-Za-z0-9] (?=[A-Za-z0-9])")
 
 
 class TokenPair(NamedTuple):
@@ -34,11 +39,13 @@ class TokenBatch(NamedTuple):
 def tokenize(pairs: Sequence[Pair], tokenizer: PairTokenizer, max_length: int) -> list[TokenPair]:
     """Encode pairs, and cut each to `max_length` tokens with its special tokens.
 
-    A text that occurs more than once (the query of `rank`) is encoded once.
+    A text that occurs more than once (the query of `rank`) is encoded once, and of a very long text only the beginning.
     """
-    texts = list(dict.fromkeys(text for pair in pairs for text in pair))
-    ids = dict(zip(texts, tokenizer.encode(texts), strict=True))
     budget = max_length - tokenizer.template.num_special
+    texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+    ids = dict(zip(texts, tokenizer.encode([beginning(text, budget) for text in texts]), strict=True))
+    cut = [text for text in texts if len(text) > CHARACTERS_PER_TOKEN * budget]
+    _encode_the_rest(cut, pairs, ids, tokenizer, budget)
     result = []
     for query, passage in pairs:
         first, second = ids[query], ids[passage]
@@ -47,6 +54,39 @@ def tokenize(pairs: Sequence[Pair], tokenizer: PairTokenizer, max_length: int) -
             first, second = first[:keep_first], second[:keep_second]
         result.append(TokenPair(first, second))
     return result
+
+
+def beginning(text: str, budget: int) -> str:
+    """Return a beginning of the text that almost always has more than `budget` tokens; a short text as a whole.
+
+    The cut is made at a space between two ASCII letters or digits. Every tokenizer that is supported splits there
+    first, so the tokens of the beginning are the first tokens of the text. (A text of a million characters takes a
+    second to encode, and 512 of its tokens are used.)
+    """
+    size = CHARACTERS_PER_TOKEN * budget
+    if len(text) > size:
+        for match in CUT.finditer(text, size):
+            return text[: match.start() + 1]
+    return text
+
+
+def _encode_the_rest(
+    cut: Sequence[str], pairs: Sequence[Pair], ids: dict[str, list[int]], tokenizer: PairTokenizer, budget: int
+) -> None:
+    """Encode as a whole those long texts whose beginning does not decide how their pairs are truncated.
+
+    It decides if it fills the budget and the other text of the pair is shorter than half: then the other is kept, and
+    this one cut to the rest. Otherwise the true lengths are compared.
+    """
+    suspects = set(cut)
+    whole = {text for text in suspects if len(ids[text]) <= budget}
+    for pair in pairs if suspects else ():
+        for text, other in (pair, pair[::-1]):
+            if text in suspects and len(ids[other]) >= budget // 2:
+                whole |= {text, other} & suspects
+    if whole:
+        texts = list(whole)
+        ids.update(zip(texts, tokenizer.encode(texts), strict=True))
 
 
 def truncate_longest_first(first: int, second: int, budget: int) -> tuple[int, int]:

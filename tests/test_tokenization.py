@@ -1,10 +1,12 @@
 """Truncation against the tokenizers library itself, and the layout of a batch."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numbert.engine.tokenization import TokenPair, lay_out, tokenize, truncate_longest_first
+from numbert.engine.tokenization import TokenPair, beginning, lay_out, tokenize, truncate_longest_first
 from numbert.loaders.source import EMBEDDED_FOLDER
 from numbert.loaders.tokenizer import load_tokenizer
 from tokenizers import Tokenizer
@@ -48,3 +50,38 @@ def test_a_batch_lies_end_to_end(tokenizer):
     assert batch.position_ids.tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2]
     assert batch.offsets.tolist() == [0, 6, 9]
     assert [array.dtype for array in batch] == [np.int32, np.int32, np.int32, np.int64]
+
+
+ODD_WORDS = ["a", "Berlin", "éa", "a\u0301", "東京", "🙂", "[SEP]", "[MASK]"]
+ODD_WORDS += ["\t", "\n", "\u3000", "\u0301", "##s", "x" * 120, "\0"]
+
+
+@given(st.lists(st.sampled_from(ODD_WORDS), min_size=1, max_size=40), st.integers(1, 60), st.integers(1, 20))
+def test_a_beginning_gives_the_first_tokens_of_the_text(tokenizer, words, repeats, budget):
+    text = " ".join(words * repeats)
+    start = beginning(text, budget)
+    assert text.startswith(start)
+    some, every = tokenizer.encode([start, text])
+    assert every[: len(some)] == some
+
+
+@given(st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 3000)), min_size=1, max_size=3), st.integers(4, 40))
+def test_long_texts_are_truncated_as_if_they_were_encoded_whole(tokenizer, sizes, max_length):
+    pairs = [("one big " * a, "two " * b) for a, b in sizes]
+    budget = max_length - 3
+    for (first, second), got in zip(pairs, tokenize(pairs, tokenizer, max_length), strict=True):
+        whole = tokenizer.encode([first, second])
+        keep = truncate_longest_first(len(whole[0]), len(whole[1]), budget)
+        assert got == (whole[0][: keep[0]], whole[1][: keep[1]])
+
+
+def test_of_a_huge_text_only_the_beginning_is_encoded(tokenizer):
+    seen: list[str] = []
+
+    def encode(texts, **options):
+        seen.extend(texts)
+        return tokenizer.tokenizer.encode_batch_fast(texts, **options)
+
+    spy = tokenizer._replace(tokenizer=SimpleNamespace(encode_batch_fast=encode))
+    tokenize([("query", "word " * 200_000)], spy, 512)
+    assert max(map(len, seen)) < 10_000
