@@ -10,7 +10,7 @@ from numbert import CrossEncoder
 
 # Absolute, on logits of -7 to 7: what numbert promises for float32. transformers computed in float32 too, and is itself
 # up to 5e-6 from the float64 result, so that no backend can come much closer than that.
-TOLERANCE = 1e-4  # worst seen: cpu 1.0e-5, reference float32 7.1e-6, float64 5.1e-6, all three on odd-heads-float16
+TOLERANCE = 1e-4  # worst seen: cpu 1.0e-5, reference 7.6e-6, in float64 4.6e-6
 
 golden = pytest.mark.parametrize("name", NAMES)
 cached_golden = cache(load_golden)
@@ -44,5 +44,5 @@ def test_cpu_logits_are_those_of_transformers(name: str) -> None:
 def test_reference_logits_are_those_of_transformers(name: str, dtype: str) -> None:
     expected = cached_golden(name)
     model = CrossEncoder(expected.folder, backend="reference", dtype=dtype)
-    worst = largest_difference(model, expected, step=5 if name == "tiny-reranker" else 1)
+    worst = largest_difference(model, expected, step=17 if name == "tiny-reranker" else 5)
     assert worst <= TOLERANCE, worst
