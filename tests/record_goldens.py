@@ -1,0 +1,198 @@
+"""Write small random checkpoints with transformers, and record the token ids and logits that transformers computes.
+
+    python tests/record_goldens.py
+
+Needs torch and transformers; the tests that read what it writes need neither. Sizes are odd on purpose.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import transformers
+from hostile_pairs import DIGEST, PAIRS, PASSAGES, QUERIES
+from safetensors.torch import load_file, save_file
+
+GOLDENS = Path(__file__).parent / "goldens"
+EMBEDDED = Path(__file__).parents[1] / "loaders" / "embedded" / "tiny-reranker"
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+POSITIONS = 64
+
+
+class Shape(NamedTuple):
+    """What a random checkpoint looks like."""
+
+    heads: int
+    head_width: int
+    layers: int
+    intermediate: int
+    labels: int = 1
+    vocabulary: int = 503
+    cased: bool = False
+    max_length: int = POSITIONS  # of the tokenizer
+    eps: float = 1e-12
+    dtype: torch.dtype = torch.float32
+    shard_size: str = "1GB"
+
+
+SHAPES = {
+    "narrow": Shape(heads=3, head_width=16, layers=2, intermediate=97),
+    "odd-heads-float16": Shape(heads=12, head_width=26, layers=1, intermediate=211, labels=3, dtype=torch.float16),
+    "sharded-bfloat16": Shape(
+        heads=5, head_width=8, layers=3, intermediate=53, vocabulary=401, dtype=torch.bfloat16, shard_size="20KB"
+    ),
+    # More rows than the tokenizer has tokens, as in models whose table was padded.
+    "vocab-txt": Shape(heads=2, head_width=18, layers=2, intermediate=77, vocabulary=701, eps=1e-5),
+    "old-names": Shape(heads=3, head_width=11, layers=2, intermediate=70, vocabulary=307),
+    "cased": Shape(heads=1, head_width=50, layers=1, intermediate=131, labels=2, cased=True, max_length=41),
+}
+
+
+def main() -> None:
+    """Record all goldens anew."""
+    shutil.rmtree(GOLDENS, ignore_errors=True)
+    for seed, (name, shape) in enumerate(SHAPES.items()):
+        folder = GOLDENS / name
+        write_checkpoint(folder, shape, seed)
+        if name == "vocab-txt":
+            keep_vocabulary_only(folder)
+        if name == "old-names":
+            rename_as_tensorflow_did(folder)
+        record(folder, folder / "golden.json")
+    record(EMBEDDED, GOLDENS / "tiny-reranker.json")
+
+
+def write_checkpoint(folder: Path, shape: Shape, seed: int) -> None:
+    """Save a random model and its tokenizer as transformers does."""
+    hidden = shape.heads * shape.head_width
+    config = transformers.BertConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        intermediate_size=shape.intermediate,
+        max_position_embeddings=POSITIONS,
+        layer_norm_eps=shape.eps,
+        num_labels=shape.labels,
+    )
+    model = transformers.BertForSequenceClassification(config)
+    randomise(model, np.random.default_rng(seed))
+    model.to(shape.dtype).save_pretrained(folder, max_shard_size=shape.shard_size)
+    tokens = vocabulary(shape.vocabulary, shape.cased)
+    tokenizer = transformers.BertTokenizer(
+        vocab={token: i for i, token in enumerate(tokens)},
+        do_lower_case=not shape.cased,
+        model_max_length=shape.max_length,
+    )
+    tokenizer.save_pretrained(folder)
+
+
+def randomise(model: torch.nn.Module, rng: np.random.Generator) -> None:
+    """Give every parameter values that matter: fresh models have zero biases, unit gains and logits near zero."""
+    for name, parameter in model.named_parameters():
+        values = rng.standard_normal(tuple(parameter.shape), np.float32)
+        if "LayerNorm" in name:
+            values = 0.2 * values + name.endswith("weight")
+        elif parameter.ndim == 1:
+            values *= 0.3
+        elif "embeddings" in name:
+            values *= 0.5
+        else:  # keeps the variance, times what makes attention choose and logits spread
+            values *= (3 if "classifier" in name else 1.5) / np.sqrt(parameter.shape[1], dtype=np.float32)
+        parameter.data = torch.from_numpy(values.astype(np.float32))
+
+
+def vocabulary(size: int, cased: bool) -> list[str]:
+    """Make a WordPiece vocabulary: special tokens, characters and their continuations, words, word ends."""
+    words = " ".join(QUERIES + PASSAGES).split()
+    text = "".join(query + passage for query, passage in PAIRS)
+    if not cased:
+        words, text = [word.lower() for word in words], text.lower()
+    letters = sorted(set(text) - set(" \t\r\n"), key=lambda letter: (not letter.isascii(), -text.count(letter), letter))
+    ascii_letters = [letter for letter in letters if letter.isascii() and letter.isprintable()]
+    pieces = [word[:4] for word in words] + [f"##{word[4:]}" for word in words if len(word) > 6]
+    tokens = SPECIAL + ascii_letters + [f"##{letter}" for letter in ascii_letters if letter.isalnum()]
+    tokens += words[::2] + pieces + [letter for letter in letters if letter.isprintable()]
+    return list(dict.fromkeys(tokens))[:size]
+
+
+def keep_vocabulary_only(folder: Path) -> None:
+    """Replace tokenizer.json by vocab.txt, as in the first checkpoints."""
+    path = folder / "tokenizer.json"
+    tokens: dict[str, int] = json.loads(path.read_text())["model"]["vocab"]
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in sorted(tokens, key=tokens.__getitem__)))
+    path.unlink()
+
+
+def rename_as_tensorflow_did(folder: Path) -> None:
+    """Give LayerNorm the parameters gamma and beta, and add tensors that old checkpoints have besides."""
+    path = folder / "model.safetensors"
+    tensors = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+        for name, tensor in load_file(path).items()
+    }
+    tensors["bert.embeddings.position_ids"] = torch.arange(POSITIONS)[None]
+    tensors["cls.seq_relationship.bias"] = torch.zeros(2)
+    save_file(tensors, path, {"format": "pt"})
+
+
+class Recorded(NamedTuple):
+    """What transformers makes of one pair."""
+
+    ids: list[int]
+    type_ids: list[int]
+    logits: list[float]
+
+
+def load_model(folder: Path) -> tuple[Any, Any]:
+    """Load tokenizer and model, computing in float32 with the attention that the paper describes."""
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    )
+    return transformers.AutoTokenizer.from_pretrained(folder), model.eval()
+
+
+def compute(folder: Path, pairs: list[tuple[str, str]]) -> list[Recorded]:
+    """Tokenize and score each pair by itself.
+
+    The tokenizer is given lists: of two plain strings it drops the second when that is empty.
+    """
+    tokenizer, model = load_model(folder)
+    length = min(tokenizer.model_max_length, model.config.max_position_embeddings)
+    results = []
+    for query, passage in pairs:
+        tokens = tokenizer([query], [passage], truncation="longest_first", max_length=length, return_tensors="pt")
+        with torch.inference_mode():
+            logits = model(**tokens).logits
+        results.append(
+            Recorded(tokens["input_ids"][0].tolist(), tokens["token_type_ids"][0].tolist(), logits[0].tolist())
+        )
+    return results
+
+
+def record(folder: Path, path: Path) -> None:
+    """Write what transformers computes for all pairs, a line for each."""
+    rows = [golden_row(row) for row in compute(folder, PAIRS)]
+    spread = np.std([row["logits"] for row in rows], axis=0)
+    assert spread.min() > 0.3, f"{folder}: logits spread by {spread}: too little to show an error"
+    versions = f'"transformers": "{transformers.__version__}", "torch": "{torch.__version__}"'
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    path.write_text(f'{{{versions}, "pairs": "{DIGEST}", "rows": [\n{lines}\n]}}\n')
+
+
+def golden_row(row: Recorded) -> dict[str, Any]:
+    """Bring a row into the form of the file: ids in one string, type ids as the counts of 0 and of 1."""
+    counts = [row.type_ids.count(0), row.type_ids.count(1)]
+    assert row.type_ids == [0] * counts[0] + [1] * counts[1]
+    return {
+        "ids": " ".join(map(str, row.ids)),
+        "types": counts,
+        "logits": [float(str(np.float32(x))) for x in row.logits],
+    }
+
+
+if __name__ == "__main__":
+    main()
