@@ -1,0 +1,344 @@
+"""A folder that is not as it must be is refused: the error names the file, what was found and what was expected."""
+
+import contextlib
+import json
+import struct
+
+import numpy as np
+import pytest
+from checkpoints import copy_checkpoint, edit_json, edit_tensors
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numbert import ConfigError, CrossEncoder, ModelNotFoundError, NumbertError, TokenizerError, WeightsError
+from numbert.loaders.checkpoint import load_checkpoint
+
+NARROW = "narrow"  # 3 heads of 16, 2 layers, float32, vocabulary of 503
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return copy_checkpoint(NARROW, tmp_path)
+
+
+def refused(folder, error, *parts) -> None:
+    """Assert that loading raises this error, with all parts in its message."""
+    with pytest.raises(error) as caught:
+        load_checkpoint(folder)
+    assert type(caught.value) is error
+    for part in parts:
+        assert part in str(caught.value)
+
+
+# ---- config.json
+
+CONFIGS = [
+    ({"hidden_size": -64}, "hidden_size: found -64, expected an integer from 1"),
+    ({"hidden_size": 48.0}, "hidden_size: found 48.0"),
+    ({"hidden_size": True}, "hidden_size: found True"),
+    ({"hidden_size": None}, "hidden_size: found nothing"),
+    ({"num_attention_heads": 0}, "num_attention_heads: found 0"),
+    ({"num_attention_heads": 5}, "hidden_size 48 is not a multiple of num_attention_heads 5"),
+    ({"num_hidden_layers": -1}, "num_hidden_layers: found -1"),
+    ({"vocab_size": 10**9}, "vocab_size: found 1000000000"),
+    ({"layer_norm_eps": float("nan")}, "layer_norm_eps: found nan, expected a number between 0 and 0.01"),
+    ({"layer_norm_eps": "small"}, "layer_norm_eps: found 'small'"),
+    ({"model_type": "t5"}, "model_type: found 't5', expected one of"),
+    ({"model_type": ["bert"]}, "model_type: found ['bert']"),
+    ({"hidden_act": "gelu_new"}, "hidden_act: found 'gelu_new', expected 'gelu'"),
+    ({"hidden_act": {"a": 1}}, "hidden_act: found {'a': 1}"),
+    ({"position_embedding_type": "alibi"}, "position_embedding_type: found 'alibi', expected 'absolute'"),
+    ({"is_decoder": True}, "is_decoder: found True"),
+    ({"add_cross_attention": True}, "add_cross_attention: found True"),
+    ({"auto_map": {"AutoModel": "evil.Model"}}, "auto_map: the model brings its own code"),
+    ({"architectures": ["BertModel"]}, "architectures: found ['BertModel']"),
+    ({"id2label": {}}, "id2label: found {}"),
+    ({"id2label": 3}, "id2label: found 3"),
+    ({"sentence_transformers": 3}, "sentence_transformers: found 3, expected an object"),
+    ({"sbert_ce_default_activation_function": 3}, "activation: found 3"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), CONFIGS)
+def test_configurations_that_lie(folder, change, message):
+    edit_json(folder / "config.json", lambda config: config.update(change))
+    refused(folder, ConfigError, "config.json", message)
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"[]", b"3", b"\xff\xfe", b"[" * 100_000])
+def test_a_configuration_that_is_no_json_object(folder, content):
+    (folder / "config.json").write_bytes(content)
+    refused(folder, ConfigError, "config.json", "found")
+
+
+SIZES = [
+    ({"vocab_size": 600}, "tensor bert.embeddings.word_embeddings.weight: found shape (503, 48)", "(600, 48)"),
+    ({"intermediate_size": 96}, "intermediate.dense.weight: found shape (97, 48)", "(96, 48)"),
+    ({"num_hidden_layers": 3}, "lacks bert.encoder.layer.2.", "and 11 more"),
+    ({"num_hidden_layers": 1}, "has more than config.json promises: bert.encoder.layer.1.", "and 11 more"),
+    ({"id2label": {"0": "a", "1": "b"}}, "tensor classifier.", "promises (2"),
+    ({"max_position_embeddings": 512}, "position_embeddings.weight: found shape (64, 48)", "(512, 48)"),
+]
+
+
+@pytest.mark.parametrize(("change", "found", "expected"), SIZES)
+def test_configurations_of_another_model(folder, change, found, expected):
+    edit_json(folder / "config.json", lambda config: config.update(change))
+    refused(folder, WeightsError, "model.safetensors", found, expected)
+
+
+# ---- tensors
+
+
+def remove(name):
+    return lambda tensors: tensors.pop(name)
+
+
+def replace(name, value):
+    return lambda tensors: tensors.update({name: value})
+
+
+TENSORS = [
+    (remove("classifier.weight"), "lacks classifier.weight; expected exactly the", "no classification head"),
+    (remove("bert.pooler.dense.bias"), "lacks bert.pooler.dense.bias", "model.safetensors"),
+    (replace("bert.extra.weight", np.zeros(3, np.float32)), "bert.extra.weight", "has more than config.json promises"),
+    (replace("classifier.bias", np.zeros(1, np.int32)), "classifier.bias: found dtype I32", "expected one of"),
+    (replace("classifier.bias", np.zeros(1, np.float64)), "classifier.bias: found dtype F64", "expected one of"),
+    (replace("classifier.weight", np.zeros((48, 1), np.float32)), "found shape (48, 1)", "promises (1, 48)"),
+]
+
+
+@pytest.mark.parametrize(("change", "found", "expected"), TENSORS)
+def test_tensors_that_are_not_as_promised(folder, change, found, expected):
+    edit_tensors(folder / "model.safetensors", change)
+    refused(folder, WeightsError, "model.safetensors", found, expected)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_no_numbers(folder, value):
+    def spoil(tensors):
+        tensors["bert.encoder.layer.1.output.dense.weight"][5, 7] = value
+
+    edit_tensors(folder / "model.safetensors", spoil)
+    with pytest.raises(WeightsError, match=rf"layer\.1\.output\.dense\.weight: found {value} at \(5, 7\)"):
+        CrossEncoder(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "found 0 bytes"),
+        (b"\x00" * 7, "found 7 bytes"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
+        (b"<!DOCTYPE html><html></html>", "a web page"),
+        (b"PK\x03\x04" + b"\x00" * 20, "a pickle or zip file"),
+        (b"\x80\x02}q\x00" + b"\x00" * 20, "a pickle or zip file"),
+        (struct.pack("<Q", 5 * 2**20) + b"{}", "expected a safetensors file"),
+        (struct.pack("<Q", 2) + b"{}", "lacks bert.embeddings"),
+        (struct.pack("<Q", 4) + b"[1]}", "found a damaged safetensors file"),
+        (struct.pack("<Q", 100) + b"{}", "found a damaged safetensors file"),
+    ],
+)
+def test_files_that_are_no_safetensors(folder, content, message):
+    (folder / "model.safetensors").write_bytes(content)
+    refused(folder, WeightsError, "model.safetensors", message)
+
+
+def test_a_truncated_file(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-5])
+    refused(folder, WeightsError, "model.safetensors", "damaged", "download it again")
+
+
+def test_a_file_that_shrinks_after_it_was_opened_is_an_error_and_no_signal(folder):
+    checkpoint = load_checkpoint(folder)
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(WeightsError, match="the file was cut"):
+        dict(checkpoint.weights)
+
+
+def test_a_name_that_occurs_twice(folder):
+    entry = b'"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
+    header = b"{" + entry + b"," + entry + b"}"
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"\x00" * 4)
+    refused(folder, WeightsError, "model.safetensors", "occurs twice")
+
+
+# ---- shards
+
+
+@pytest.fixture
+def sharded(tmp_path):
+    return copy_checkpoint("sharded-bfloat16", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/passwd", "a\\b.safetensors", "x.bin", "..", ""])
+def test_an_index_that_leads_out_of_the_folder(sharded, name):
+    (sharded.parent / "outside.safetensors").write_bytes(b"secret")
+    edit_json(
+        sharded / "model.safetensors.index.json", lambda index: index["weight_map"].update({"classifier.bias": name})
+    )
+    refused(sharded, WeightsError, "index.json: weight_map: found file", repr(name), "expected a plain name")
+
+
+def test_a_missing_shard(sharded):
+    (sharded / "model-00003-of-00005.safetensors").unlink()
+    refused(sharded, WeightsError, "weight_map: names model-00003-of-00005.safetensors, which is not in the folder")
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"weight_map": []}', '{"weight_map": {}}'])
+def test_an_index_without_a_map(sharded, content):
+    (sharded / "model.safetensors.index.json").write_text(content)
+    refused(sharded, WeightsError, "index.json: found no weight_map")
+
+
+def test_a_tensor_in_two_shards(sharded):
+    first, second = sorted(sharded.glob("model-*.safetensors"))[:2]
+    second.write_bytes(first.read_bytes())
+    refused(sharded, WeightsError, "found again, expected once")
+
+
+def test_stored_dtypes_are_widened_exactly(tmp_path):
+    folder = copy_checkpoint(NARROW, tmp_path)
+    kept = dict(load_checkpoint(folder).weights)
+    assert {array.dtype for array in kept.values()} == {np.dtype(np.float32)}
+    edit_tensors(
+        folder / "model.safetensors",
+        lambda tensors: tensors.update({k: v.astype(np.float16) for k, v in tensors.items()}),
+    )
+    for name, halved in load_checkpoint(folder).weights.items():
+        assert (halved == kept[name].astype(np.float16).astype(np.float32)).all()
+
+
+def test_bfloat16_is_the_upper_half_of_float32(sharded):
+    weights = load_checkpoint(sharded).weights
+    assert weights.stored_dtypes() == ["BF16"]
+    bits = np.concatenate([array.ravel() for array in weights.values()]).view(np.uint32)
+    assert (bits & 0xFFFF == 0).all()
+    assert len(np.unique(bits)) > 1000
+
+
+# ---- tokenizer
+
+
+def test_no_tokenizer_at_all(folder):
+    (folder / "tokenizer.json").unlink()
+    refused(folder, ModelNotFoundError, "found no tokenizer.json or vocab.txt")
+
+
+@pytest.mark.parametrize("content", ["{}", "", "[", '{"version": "1.0", "model": {"type": "WordPiece", "vocab": {}}}'])
+def test_a_tokenizer_that_is_none(folder, content):
+    (folder / "tokenizer.json").write_text(content)
+    refused(folder, TokenizerError, "tokenizer.json")
+
+
+def test_a_tokenizer_that_knows_more_than_the_model(folder):
+    edit_json(
+        folder / "tokenizer.json",
+        lambda content: content["model"]["vocab"].update({f"new{i}": 900 + i for i in range(9)}),
+    )
+    refused(folder, TokenizerError, "tokenizer.json", "the model's word embeddings have 503 rows")
+
+
+def test_an_id_beyond_the_table_is_refused_before_any_kernel(folder):
+    def swap(content):
+        vocabulary = content["model"]["vocab"]
+        vocabulary["e"] = 999_999
+
+    edit_json(folder / "tokenizer.json", swap)
+    with pytest.raises(NumbertError, match=r"999999|word embeddings"):
+        CrossEncoder(folder).predict(("e", "e"))
+
+
+def test_settings_baked_into_the_tokenizer_are_ignored(folder):
+    expected = CrossEncoder(folder).predict(("some words here", "and more words there"))
+    settings_ = {
+        "truncation": {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0},
+        "padding": {"strategy": {"Fixed": 40}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
+                    "pad_type_id": 0, "pad_token": "[PAD]"},
+    }  # fmt: skip
+    edit_json(folder / "tokenizer.json", lambda content: content.update(settings_))
+    assert CrossEncoder(folder).predict(("some words here", "and more words there")) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"truncation_side": "left"}, TokenizerError, "truncation_side: found 'left', expected 'right'"),
+        ({"model_max_length": 0}, ConfigError, "model_max_length: found 0"),
+        ({"model_max_length": "long"}, ConfigError, "model_max_length: found 'long'"),
+    ],
+)
+def test_tokenizer_settings_that_are_refused(folder, change, error, message):
+    edit_json(folder / "tokenizer_config.json", lambda config: config.update(change))
+    refused(folder, error, "tokenizer_config.json", message)
+
+
+@pytest.mark.parametrize("value", [None, 10**30, 1e30])
+def test_no_limit_in_the_tokenizer_means_the_models_positions(folder, value):
+    edit_json(folder / "tokenizer_config.json", lambda config: config.update(model_max_length=value))
+    assert CrossEncoder(folder).max_length == 64
+
+
+def test_a_vocabulary_without_special_tokens(tmp_path):
+    folder = copy_checkpoint("vocab-txt", tmp_path)
+    path = folder / "vocab.txt"
+    path.write_text(path.read_text().replace("[SEP]\n", "[sep]\n"))
+    refused(folder, TokenizerError, "vocab.txt: found no token '[SEP]'")
+
+
+# ---- folders
+
+
+def test_only_pickled_weights(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    refused(folder, ModelNotFoundError, "found no model.safetensors", "never loaded", "save_pretrained")
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/no/such/folder", "a/b/c", "..\\model", "~/model"])
+def test_a_folder_that_is_not_there(name):
+    refused(name, ModelNotFoundError, f"{name}: found no such folder")
+
+
+def test_a_file_instead_of_a_folder(folder):
+    with pytest.raises(NotADirectoryError, match=r"config\.json: found a file, expected the folder"):
+        load_checkpoint(folder / "config.json")
+
+
+# ---- whatever the bytes are
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=st.sampled_from(["config.json", "tokenizer_config.json", "tokenizer.json", "model.safetensors"]),
+    place=st.floats(0, 1, exclude_max=True),
+    bytes_=st.binary(min_size=1, max_size=4),
+    cut=st.booleans(),
+)
+def test_damaged_files_load_or_raise_our_errors(tmp_path_factory, name, place, bytes_, cut):
+    folder = copy_checkpoint("old-names", tmp_path_factory.mktemp("damaged"))
+    content = bytearray((folder / name).read_bytes())
+    end = len(content) if name != "model.safetensors" else 3000  # its header
+    at = int(place * end)
+    content[at : at + len(bytes_)] = bytes_
+    (folder / name).write_bytes(content[:at] if cut else content)
+    with contextlib.suppress(NumbertError):
+        CrossEncoder(folder, num_threads=1).predict(("a b", "c d"))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(key=st.data(), value=st.sampled_from([None, -1, 0, 3, 2**40, 0.5, "x", [], {}, [1], True, {"content": "[SEP]"}]))
+def test_any_value_of_any_setting_loads_or_raises_our_errors(tmp_path_factory, key, value):
+    folder = copy_checkpoint("vocab-txt", tmp_path_factory.mktemp("settings"))
+    path = folder / key.draw(st.sampled_from(["config.json", "tokenizer_config.json"]))
+    names = [
+        *sorted(json.loads(path.read_text())),
+        "sep_token",
+        "cls_token",
+        "do_lower_case",
+        "strip_accents",
+        "id2label",
+    ]
+    edit_json(path, lambda config: config.update({key.draw(st.sampled_from(names)): value}))
+    with contextlib.suppress(NumbertError):
+        CrossEncoder(folder, num_threads=1).predict(("a b", "c d"))
