@@ -81,18 +81,23 @@ def transformers_results(folder, pairs):
     return record_goldens.compute(folder, list(pairs))
 
 
+def in_float32(library, folder):
+    """Load a model with sentence-transformers; by itself it computes in the dtype of the file, float16 here."""
+    return library.CrossEncoder(str(folder), device="cpu", model_kwargs={"dtype": "float32"})
+
+
 @pytest.fixture(scope="module")
 def both():
     """Our class and sentence-transformers', with the embedded model."""
     sentence_transformers = pytest.importorskip("sentence_transformers", reason="it is not installed")
-    return CrossEncoder(EMBEDDED_FOLDER), sentence_transformers.CrossEncoder(str(EMBEDDED_FOLDER), device="cpu")
+    return CrossEncoder(EMBEDDED_FOLDER), in_float32(sentence_transformers, EMBEDDED_FOLDER)
 
 
 @pytest.fixture(scope="module")
 def both_with_three_labels():
     sentence_transformers = pytest.importorskip("sentence_transformers", reason="it is not installed")
     folder = GOLDENS / "odd-heads-float16"
-    return CrossEncoder(folder), sentence_transformers.CrossEncoder(str(folder), device="cpu")
+    return CrossEncoder(folder), in_float32(sentence_transformers, folder)
 
 
 def assert_same(ours, theirs):
