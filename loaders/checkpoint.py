@@ -18,7 +18,7 @@ from .errors import ConfigError
 from .source import find_folder
 from .spec import Config, ModelSpec
 from .tensors import Weights, open_weights
-from .tokenizer import PairTokenizer, load_tokenizer
+from .tokenizer import PairTemplate, PairTokenizer, load_tokenizer
 
 FAMILIES: dict[str, ModuleType] = {"bert": bert}  # by model_type
 
@@ -48,6 +48,7 @@ def load_checkpoint(name: str | os.PathLike[str] | None, **hub_options: Any) -> 
     spec: ModelSpec = family.read_spec(config)
     weights = open_weights(folder, family.tensor_table(spec), family.IGNORED)
     tokenizer = load_tokenizer(folder, spec.vocab_size)
+    _check_template(config, spec, tokenizer.template)
     return Checkpoint(folder, spec, weights, tokenizer, _activation_path(folder, config), config.values)
 
 
@@ -67,6 +68,16 @@ def _family(config: Config) -> ModuleType:
             "architectures", architectures, f"['{family.ARCHITECTURE}'], a model with a classification head"
         )
     return family
+
+
+def _check_template(config: Config, spec: ModelSpec, template: PairTemplate) -> None:
+    """Refuse special tokens that leave no position for text, or token types that the model has no row for."""
+    if spec.max_positions <= template.num_special:
+        expected = f"more than the {template.num_special} special tokens of a pair"
+        raise config.error("max_position_embeddings", spec.max_positions, expected)
+    if spec.num_token_types <= max(template.types):
+        expected = f"at least {max(template.types) + 1}, as the tokenizer gives types 0 to {max(template.types)}"
+        raise config.error("type_vocab_size", spec.num_token_types, expected)
 
 
 def _activation_path(folder: Path, config: Config) -> str | None:

@@ -59,11 +59,11 @@ def find_folder(
     if name is None:
         return EMBEDDED_FOLDER
     path = Path(name)
-    if path.is_file():
+    if os.path.isfile(path):  # unlike path.is_file(), False for names that no file can have
         raise NotADirectoryError(
             f"{path}: found a file, expected the folder with the model's config.json; name the folder"
         )
-    if path.is_dir():
+    if os.path.isdir(path):
         missing = missing_files(path)
         if missing:
             raise ModelNotFoundError(f"{path}: found no {missing[0]}{_advice(path)}")

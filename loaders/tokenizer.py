@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from .errors import TokenizerError
+from .errors import ConfigError, TokenizerError
 from .spec import Config
 
 Result = TypeVar("Result")
@@ -37,10 +37,12 @@ class PairTokenizer(NamedTuple):
     tokenizer: Tokenizer
     template: PairTemplate
     max_length: int | None  # as the files say; None when they set no limit
+    path: Path  # the file that it was made from
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Return the token ids of each text, without special tokens, not truncated. Safe in any number of threads."""
-        return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        encodings = _guard(self.path, lambda: self.tokenizer.encode_batch_fast(texts, add_special_tokens=False))
+        return [encoding.ids for encoding in encodings]
 
 
 def load_tokenizer(folder: Path, vocab_size: int) -> PairTokenizer:
@@ -66,20 +68,18 @@ def load_tokenizer(folder: Path, vocab_size: int) -> PairTokenizer:
         tokenizer = _guard(path, lambda: _from_vocabulary(path, config))
     tokenizer.no_truncation()  # some files carry the settings of whoever saved them
     tokenizer.no_padding()
-    size = tokenizer.get_vocab_size(with_added_tokens=True)
-    if size > vocab_size:
-        raise TokenizerError(
-            f"{path}: knows {size} tokens, but the model's word embeddings have {vocab_size} rows;"
-            " the files are of different models"
-        )
-    return PairTokenizer(tokenizer, _guard(path, lambda: _observe_template(path, tokenizer)), _max_length(config))
+    template = _guard(path, lambda: _observe_template(path, tokenizer))
+    _check_ids(path, tokenizer, template, vocab_size)
+    result = PairTokenizer(tokenizer, template, _max_length(config, low=template.num_special + 1), path)
+    result.encode(["\u9f98 \U0001f9ff"])  # must not fail on characters that are rarely in a vocabulary
+    return result
 
 
 def _guard(path: Path, action: Callable[[], Result]) -> Result:
     """Run what may fail inside the library, and name the file when it does."""
     try:
         return action()
-    except TokenizerError:
+    except (ConfigError, TokenizerError):
         raise
     except BaseException as error:
         # Hostile files make the library panic, and its PanicException is not an Exception.
@@ -107,7 +107,7 @@ def _observe_template(path: Path, tokenizer: Tokenizer) -> PairTemplate:
         slice(second_end, None),
     )
     before, _, between, _, after = (tuple(ids[part]) for part in parts)
-    if first_end > second or any(len(set(types[part])) > 1 for part in parts):
+    if not before or first_end > second or any(len(set(types[part])) > 1 for part in parts):
         raise TokenizerError(
             f"{path}: found a template that numbert cannot reproduce, expected special tokens around two texts"
         )
@@ -115,11 +115,22 @@ def _observe_template(path: Path, tokenizer: Tokenizer) -> PairTemplate:
     return PairTemplate(before, between, after, (kinds[0], kinds[1], kinds[2], kinds[3], kinds[4]))
 
 
-def _max_length(config: Config) -> int | None:
+def _check_ids(path: Path, tokenizer: Tokenizer, template: PairTemplate, vocab_size: int) -> None:
+    """Refuse ids for which the model has no row. (The number of tokens does not tell: ids may leave gaps.)"""
+    ids = tokenizer.get_vocab(with_added_tokens=True).values()
+    largest = max([*ids, *template.before, *template.between, *template.after])
+    if largest >= vocab_size:
+        raise TokenizerError(
+            f"{path}: found token id {largest}, but the model's word embeddings have {vocab_size} rows;"
+            " the files are of different models"
+        )
+
+
+def _max_length(config: Config, low: int) -> int | None:
     value = config.values.get("model_max_length")
     if value is None or (isinstance(value, int | float) and value > 1e9):  # transformers writes 1e30 for "no limit"
         return None
-    return config.integer("model_max_length", high=1 << 20)
+    return config.integer("model_max_length", low=low, high=10**9)
 
 
 def _from_vocabulary(path: Path, config: Config) -> Tokenizer:

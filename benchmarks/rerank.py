@@ -1,0 +1,214 @@
+"""Time numbert against sentence-transformers, ONNX Runtime and OpenVINO on the same pairs.
+
+All engines that are installed run in this process, with the same number of threads, in turns (A B C A B C ...), each
+with the batch size that a short trial found fastest for it; tokenization is part of the time. Before anything is
+timed, the logits of every float32 engine must agree with numbert's. Markdown on stdout, progress on stderr.
+
+    python benchmarks/rerank.py --model MODEL --threads 2
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from common import (
+    Pairs,
+    forget_own_folder,
+    machine_lines,
+    make_pairs,
+    model_folder,
+    positive,
+    print_header,
+    print_table,
+    progress,
+)
+from engines import Engine, Logits, Setting, load_engines
+from numbert.engine.tokenization import tokenize
+from numbert.engine.workers import usable_cores
+from numbert.kernels.cpu.isa import ISA
+from numbert.loaders.checkpoint import Checkpoint, load_checkpoint
+from numbert.loaders.spec import ModelSpec
+
+PACKAGES = (
+    "numbert", "numpy", "numba", "llvmlite", "tokenizers", "sentence-transformers", "transformers", "torch", "onnx",
+    "onnxruntime", "openvino",
+)  # fmt: skip
+TOLERANCE = 1e-3  # between the logits of float32 engines
+BATCH_SIZES = (4, 8, 16, 32)
+TRIALS = 4  # turns of each setting before the rounds; the first ones also warm up
+PAUSE = 0.05  # seconds before each turn: the threads of some engines spin for a while after a call
+
+
+class Job(NamedTuple):
+    """Pairs that are scored in one call."""
+
+    pairs: Pairs
+    calls: int  # calls in one turn, of which the median counts: short ones vary more
+
+
+class Result(NamedTuple):
+    """What an engine did in a job."""
+
+    setting: Setting
+    seconds: list[float]  # of each round
+
+
+def main() -> None:
+    """Read the arguments, check, time, print."""
+    arguments = _parse()
+    _pin_threads(arguments.threads)
+    forget_own_folder()
+    header = list(machine_lines(PACKAGES))  # before this program loads the machine itself
+    checkpoint = load_checkpoint(model_folder(arguments.model))
+    max_length = min(checkpoint.tokenizer.max_length or checkpoint.spec.max_positions, checkpoint.spec.max_positions)
+    pairs = make_pairs(100, arguments.words, arguments.lengths)
+    lengths = pair_lengths(pairs, checkpoint, max_length)
+    print_header(
+        f"Reranking with {checkpoint.folder.name}",
+        [
+            *header,
+            f"threads of every engine: {arguments.threads}",
+            f"instruction set of numbert: {ISA.name}",
+            f"pairs: {min(lengths)} to {max(lengths)} tokens, mean {np.mean(lengths):.0f}",
+            f"rounds: {arguments.rounds}; ratio: median over rounds of the engine's time / numbert's time of the round",
+        ],
+    )
+    engines = load_engines(checkpoint.folder, arguments.threads, max_length)
+    differences = check_agreement(engines, pairs)
+    for size, calls in ((100, 1), (10, 3), (1, 10)):
+        places = spread(lengths, size)
+        job = Job([pairs[place] for place in places], calls)
+        work = sum(useful_flop(checkpoint.spec, lengths[place]) for place in places) / 1e9
+        tokens = sum(lengths[place] for place in places)
+        print(f"### {size} pair{'s' * (size > 1)}: {tokens} tokens, {work:.3g} useful GFLOP\n", flush=True)
+        results = time_job(engines, job, arguments.rounds)
+        print_table(
+            ("engine", "batch size", "median ms", "best ms", "pairs/s", "useful GFLOP/s", "ratio", "max logit diff."),
+            _rows(engines, results, size, work, differences),
+        )
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--model", help="folder or hub id of a BERT cross-encoder (default: the one within numbert)")
+    parser.add_argument("--threads", type=positive, default=usable_cores(), help="default: the usable cores")
+    parser.add_argument("--rounds", type=positive, default=15)
+    parser.add_argument("--words", type=positive, default=65, help="mean words of a passage (default 65: ~77 tokens)")
+    parser.add_argument("--lengths", choices=("similar", "mixed"), default="similar", help="mixed: 10 to 512 tokens")
+    return parser.parse_args()
+
+
+def _pin_threads(threads: int) -> None:
+    """Tell the libraries that are not imported yet; each engine is also told by its own setting."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+
+
+def pair_lengths(pairs: Pairs, checkpoint: Checkpoint, max_length: int) -> list[int]:
+    """Count the tokens of each pair, special ones included."""
+    special = checkpoint.tokenizer.template.num_special
+    return [len(first) + len(second) + special for first, second in tokenize(pairs, checkpoint.tokenizer, max_length)]
+
+
+def spread(lengths: Sequence[int], count: int) -> list[int]:
+    """Choose so many pairs that stand for all: evenly spaced in the order of lengths; one is the median."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    return sorted(order[(2 * i + 1) * len(order) // (2 * count)] for i in range(count))
+
+
+def useful_flop(spec: ModelSpec, length: int) -> float:
+    """Count the operations that the logits of one pair need: no padding, and the first token only where that suffices.
+
+    A layer's products per token: query, key, value, output (C x C each) and twice C x F; scores and values over
+    `length` keys. In the last layer all tokens need keys and values, and the first alone the rest.
+    """
+    c, f = spec.hidden_size, spec.intermediate_size
+    keys_and_values = 2 * 2 * c * c
+    rest = 2 * (2 * c * c + 2 * c * f) + 2 * 2 * length * c
+    full_layers = (spec.num_layers - 1) * length * (keys_and_values + rest)
+    head = 2 * c * c + 2 * c * spec.num_labels
+    return full_layers + length * keys_and_values + rest + head
+
+
+def check_agreement(engines: Sequence[Engine], pairs: Pairs) -> list[float]:
+    """Return the largest difference of each engine's logits to numbert's.
+
+    Raises
+    ------
+    SystemExit
+        When a float32 engine differs by more than TOLERANCE: what is not the same work is not compared.
+    """
+    progress("comparing logits")
+    first, *others = (engine.score(pairs, Setting(8, split=False)) for engine in engines)
+    differences = [0.0]
+    for engine, logits in zip(engines[1:], others, strict=True):
+        differences.append(largest_difference(first, logits))
+        if engine.float32 and not differences[-1] <= TOLERANCE:
+            sys.exit(f"{engine.name}: logits differ from numbert's by {differences[-1]:.2g}, allowed {TOLERANCE:.2g}")
+    return differences
+
+
+def largest_difference(a: Logits, b: Logits) -> float:
+    """Return max |a - b|; infinity when the shapes differ."""
+    return float(np.abs(a - b).max()) if a.shape == b.shape else float("inf")
+
+
+def time_job(engines: Sequence[Engine], job: Job, rounds: int) -> list[Result]:
+    """Find each engine's setting, then let the engines take turns."""
+    results = [Result(_fastest_setting(engine, job), []) for engine in engines]
+    for number in range(rounds):
+        progress(f"round {number + 1} of {rounds}, pairs: {len(job.pairs)}")
+        for engine, result in zip(engines, results, strict=True):
+            result.seconds.append(_turn(engine, job, result.setting))
+    return results
+
+
+def _fastest_setting(engine: Engine, job: Job) -> Setting:
+    """Try the settings that can make a difference, in turns; the best turn of each counts."""
+    limit = len(job.pairs)
+    sizes = sorted({min(size, limit) for size in BATCH_SIZES})
+    settings = [Setting(size, split=False) for size in sizes]
+    if engine.can_split:
+        settings += [Setting(size, split=True) for size in sizes if size < limit]
+    trials = [[_turn(engine, job, setting) for setting in settings] for _ in range(TRIALS)]
+    times = {setting: min(turns) for setting, turns in zip(settings, zip(*trials, strict=True), strict=True)}
+    progress(f"{engine.name}: " + ", ".join(f"[{setting}] {1e3 * time:.1f} ms" for setting, time in times.items()))
+    return min(settings, key=times.__getitem__)
+
+
+def _turn(engine: Engine, job: Job, setting: Setting) -> float:
+    time.sleep(PAUSE)
+    seconds = []
+    for _ in range(job.calls):
+        start = time.perf_counter()
+        engine.score(job.pairs, setting)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def _rows(
+    engines: Sequence[Engine], results: Sequence[Result], size: int, work: float, differences: Sequence[float]
+) -> Iterator[tuple[str, ...]]:
+    for engine, result, difference in zip(engines, results, differences, strict=True):
+        median = statistics.median(result.seconds)
+        pairs_of_rounds = zip(result.seconds, results[0].seconds, strict=True)
+        yield (
+            engine.name,
+            str(result.setting),
+            f"{1e3 * median:.1f}",
+            f"{1e3 * min(result.seconds):.1f}",
+            f"{size / median:.0f}",
+            f"{work / median:.0f}",
+            f"{statistics.median(own / numbert for own, numbert in pairs_of_rounds):.2f}",
+            f"{difference:.1g}",
+        )
+
+
+if __name__ == "__main__":
+    main()
