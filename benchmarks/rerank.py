@@ -41,6 +41,7 @@ PACKAGES = (
 TOLERANCE = 1e-3  # between the logits of float32 engines
 BATCH_SIZES = (4, 8, 16, 32)
 TRIALS = 4  # turns of each setting before the rounds; the first ones also warm up
+DISTURBED = 1.25  # times its best that an engine's median may be; a quiet machine shows 1.1
 PAUSE = 0.05  # seconds before each turn: the threads of some engines spin for a while after a call
 
 
@@ -91,6 +92,7 @@ def main() -> None:
             ("engine", "batch size", "median ms", "best ms", "pairs/s", "useful GFLOP/s", "ratio", "max logit diff."),
             _rows(engines, results, size, work, differences),
         )
+        warn_of_disturbance(engines, results)
 
 
 def _parse() -> argparse.Namespace:
@@ -180,6 +182,16 @@ def _fastest_setting(engine: Engine, job: Job) -> Setting:
     times = {setting: min(turns) for setting, turns in zip(settings, zip(*trials, strict=True), strict=True)}
     progress(f"{engine.name}: " + ", ".join(f"[{setting}] {1e3 * time:.1f} ms" for setting, time in times.items()))
     return min(settings, key=times.__getitem__)
+
+
+def warn_of_disturbance(engines: Sequence[Engine], results: Sequence[Result]) -> None:
+    """Say so where other work took cores away: it delays engines whose threads wait for each other the most."""
+    for engine, result in zip(engines, results, strict=True):
+        median, best = statistics.median(result.seconds), min(result.seconds)
+        if median > DISTURBED * best:
+            print(
+                f"Disturbed: median of {engine.name} is {median / best:.2f} x its best. Run again on a quiet machine.\n"
+            )
 
 
 def _turn(engine: Engine, job: Job, setting: Setting) -> float:

@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .errors import ModelNotFoundError
+from .errors import ModelNotFoundError, NumbertError
+from .tensors import weight_files
 
 EMBEDDED_MODEL = "tiny-reranker"
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / EMBEDDED_MODEL
@@ -102,9 +103,7 @@ def _from_hub(
     token: bool | str | None,
 ) -> Path:
     """Return the snapshot's folder: from the cache if it is complete there, else downloaded."""
-    import huggingface_hub  # here, because it takes longer to import than a local model to load
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
+    where = f"{model_id} (revision {revision or 'main'})"
     arguments: dict[str, Any] = {
         "repo_id": model_id,
         "revision": revision,
@@ -112,31 +111,14 @@ def _from_hub(
         "token": token,
         "allow_patterns": HUB_FILES,
     }
-    try:
-        folder = Path(huggingface_hub.snapshot_download(**arguments, local_files_only=True))
-        if not missing_files(folder):
-            return folder
-    except LocalEntryNotFoundError:
-        pass
-    except HFValidationError as error:
-        raise ModelNotFoundError(f"{model_id}: found no such folder, and it is no hub id: {error}") from error
-    where = f"{model_id} (revision {revision or 'main'})"
+    folder = _find_in_cache(arguments)
+    if folder is not None:
+        return folder
     if local_files_only:
         raise ModelNotFoundError(
             f"{where}: not in the local cache, and local_files_only=True forbids a download; allow it once"
         )
-    try:
-        folder = Path(huggingface_hub.snapshot_download(**arguments))
-    except HfHubHTTPError as error:
-        raise ModelNotFoundError(
-            f"{where}: the hub refused: {str(error).strip()}. Check the name, the revision, and for private or gated"
-            " models the token (HF_TOKEN)"
-        ) from error
-    except (OSError, ValueError) as error:  # no connection, offline mode, a full disk
-        raise ModelNotFoundError(
-            f"{where}: cannot be downloaded: {type(error).__name__}: {str(error).strip()}. Check the connection and"
-            " HF_HUB_OFFLINE, or give a local folder"
-        ) from error
+    folder = _download(arguments, where)
     missing = missing_files(folder)
     if missing:
         raise ModelNotFoundError(
@@ -144,3 +126,42 @@ def _from_hub(
             " them or convert the model where torch is installed"
         )
     return folder
+
+
+def _find_in_cache(arguments: dict[str, Any]) -> Path | None:
+    """Return the snapshot's folder if all needed files are in it: a download may have been interrupted."""
+    import huggingface_hub  # here, because it takes longer to import than a local model to load
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(huggingface_hub.snapshot_download(**arguments, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    except HFValidationError as error:
+        raise ModelNotFoundError(
+            f"{arguments['repo_id']}: found no such folder, and it is no hub id: {error}"
+        ) from error
+    if missing_files(folder):
+        return None
+    try:
+        weight_files(folder)
+    except NumbertError:  # of the shards that the index names, some are not there
+        return None
+    return folder
+
+
+def _download(arguments: dict[str, Any], where: str) -> Path:
+    """Download what is not yet in the cache, and return the snapshot's folder."""
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(huggingface_hub.snapshot_download(**arguments))
+    except Exception as error:  # no connection, offline mode, a full disk: its HTTP libraries share no base of errors
+        if isinstance(error, HfHubHTTPError) and not isinstance(error, LocalEntryNotFoundError):
+            problem = "the hub refused"
+            advice = "Check the name, the revision, and for private or gated models the token (HF_TOKEN)"
+        else:
+            problem = f"cannot be downloaded: {type(error).__name__}"
+            advice = "Check the connection and HF_HUB_OFFLINE, or give a local folder"
+        raise ModelNotFoundError(f"{where}: {problem}: {str(error).strip()}. {advice}") from error

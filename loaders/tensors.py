@@ -78,8 +78,7 @@ def open_weights(folder: Path, table: TensorTable, ignored: tuple[str, ...]) -> 
     WeightsError
         When a file is damaged, or a tensor is missing, unexpected, of another shape or of a dtype that is not float.
     """
-    single = folder / "model.safetensors"
-    files = [single] if single.is_file() else _shard_paths(folder)
+    files = weight_files(folder)
     stored: dict[str, StoredTensor] = {}
     for path in files:
         for tensor in _read_header(path):
@@ -104,7 +103,17 @@ def _modern_name(name: str) -> str:
     return name
 
 
-def _shard_paths(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """Return model.safetensors, or else the shards that the index names.
+
+    Raises
+    ------
+    WeightsError, ConfigError
+        When the index is damaged, names anything but files of the folder, or a file that is not there.
+    """
+    single = folder / "model.safetensors"
+    if single.is_file():
+        return [single]
     index = folder / INDEX
     content = read_json(index)
     weight_map = content.get("weight_map") if isinstance(content, dict) else None

@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numbert import ConfigError, CrossEncoder, ModelNotFoundError, NumbertError, TokenizerError, WeightsError
 from numbert.loaders.checkpoint import load_checkpoint
+from safetensors import deserialize
+from safetensors.numpy import save_file
 
 NARROW = "narrow"  # 3 heads of 16, 2 layers, float32, vocabulary of 503
 
@@ -68,6 +70,26 @@ def test_configurations_that_lie(folder, change, message):
 def test_a_configuration_that_is_no_json_object(folder, content):
     (folder / "config.json").write_bytes(content)
     refused(folder, ConfigError, "config.json", "found")
+
+
+def test_a_configuration_larger_than_any(folder):
+    with (folder / "config.json").open("ab") as file:
+        file.truncate(65 * 2**20)  # without writing that much
+    refused(folder, ConfigError, "config.json: found 68157440 bytes, expected at most")
+
+
+def test_positions_for_the_special_tokens_only(folder):
+    edit_json(folder / "config.json", lambda config: config.update(max_position_embeddings=3))
+    table = "bert.embeddings.position_embeddings.weight"
+    edit_tensors(folder / "model.safetensors", lambda tensors: tensors.update({table: tensors[table][:3].copy()}))
+    refused(folder, ConfigError, "config.json: max_position_embeddings: found 3, expected more than the 3 special")
+
+
+def test_fewer_token_types_than_the_tokenizer_gives(folder):
+    edit_json(folder / "config.json", lambda config: config.update(type_vocab_size=1))
+    table = "bert.embeddings.token_type_embeddings.weight"
+    edit_tensors(folder / "model.safetensors", lambda tensors: tensors.update({table: tensors[table][:1].copy()}))
+    refused(folder, ConfigError, "config.json: type_vocab_size: found 1, expected at least 2")
 
 
 SIZES = [
@@ -149,6 +171,19 @@ def test_a_truncated_file(folder):
     refused(folder, WeightsError, "model.safetensors", "damaged", "download it again")
 
 
+def test_bytes_after_the_last_tensor(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes() + b"more")
+    refused(folder, WeightsError, "model.safetensors", "found a damaged safetensors file", "expected a whole one")
+
+
+@pytest.mark.parametrize("offsets", [[4, 8], [0, 8], [0, 10**18], [8, 4]], ids=["hole", "long", "far", "backwards"])
+def test_offsets_that_lie(folder, offsets):
+    header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": offsets}}).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"\x00" * 8)
+    refused(folder, WeightsError, "model.safetensors", "found a damaged safetensors file", "expected a whole one")
+
+
 def test_a_file_that_shrinks_after_it_was_opened_is_an_error_and_no_signal(folder):
     checkpoint = load_checkpoint(folder)
     path = folder / "model.safetensors"
@@ -198,8 +233,32 @@ def test_a_tensor_in_two_shards(sharded):
     refused(sharded, WeightsError, "found again, expected once")
 
 
-def test_stored_dtypes_are_widened_exactly(tmp_path):
-    folder = copy_checkpoint(NARROW, tmp_path)
+def test_shards_hold_what_one_file_would(sharded):
+    expected = dict(load_checkpoint(sharded).weights)
+    widened = {}
+    for path in sorted(sharded.glob("model-*.safetensors")):
+        widened.update(load_bfloat16(path))
+        path.unlink()
+    (sharded / "model.safetensors.index.json").unlink()
+    save_file(widened, sharded / "model.safetensors")
+    weights = load_checkpoint(sharded).weights
+    assert weights.stored_dtypes() == ["F32"]
+    assert weights.keys() == expected.keys()
+    for name, array in weights.items():
+        np.testing.assert_array_equal(array, expected[name])
+
+
+def load_bfloat16(path):
+    """Read bfloat16 tensors, the upper halves of float32 numbers; the library does not, as NumPy has no such type."""
+    tensors = {}
+    for name, tensor in deserialize(path.read_bytes()):
+        assert tensor["dtype"] == "BF16"
+        halves = np.frombuffer(tensor["data"], "<u2").astype(np.uint32)
+        tensors[name] = (halves << 16).view(np.float32).reshape(tensor["shape"])
+    return tensors
+
+
+def test_stored_dtypes_are_widened_exactly(folder):
     kept = dict(load_checkpoint(folder).weights)
     assert {array.dtype for array in kept.values()} == {np.dtype(np.float32)}
     edit_tensors(
@@ -240,32 +299,71 @@ def test_a_tokenizer_that_knows_more_than_the_model(folder):
     refused(folder, TokenizerError, "tokenizer.json", "the model's word embeddings have 503 rows")
 
 
-def test_an_id_beyond_the_table_is_refused_before_any_kernel(folder):
-    def swap(content):
-        vocabulary = content["model"]["vocab"]
-        vocabulary["e"] = 999_999
+def at(*keys, value):
+    """Return a change of a JSON file: put a value at the place that the keys lead to."""
 
-    edit_json(folder / "tokenizer.json", swap)
-    with pytest.raises(NumbertError, match=r"999999|word embeddings"):
-        CrossEncoder(folder).predict(("e", "e"))
+    def change(content):
+        for key in keys[:-1]:
+            content = content[key]
+        content[keys[-1]] = value
+
+    return change
 
 
-def test_settings_baked_into_the_tokenizer_are_ignored(folder):
-    expected = CrossEncoder(folder).predict(("some words here", "and more words there"))
-    settings_ = {
-        "truncation": {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0},
-        "padding": {"strategy": {"Fixed": 40}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
-                    "pad_type_id": 0, "pad_token": "[PAD]"},
-    }  # fmt: skip
-    edit_json(folder / "tokenizer.json", lambda content: content.update(settings_))
-    assert CrossEncoder(folder).predict(("some words here", "and more words there")) == expected
+UNKNOWN_TOKEN = {"SpecialToken": {"id": "[NONE]", "type_id": 0}}
+TOKENIZERS = {
+    "id beyond the table": (at("model", "vocab", "e", value=999_999), "found token id 999999, but the model's word"),
+    "template id beyond the table": (
+        at("post_processor", "special_tokens", "[SEP]", "ids", value=[503]), "found token id 503, but the model's word",
+    ),
+    "negative id": (at("model", "vocab", "e", value=-1), "found no usable tokenizer (invalid value: integer `-1`"),
+    "no template": (at("post_processor", value=None), "expected special tokens around two texts"),
+    "template for one text": (
+        at("post_processor", "pair", value=[{"Sequence": {"id": "A", "type_id": 0}}]), "expected one for a pair",
+    ),
+    "template with an unknown token": (  # makes the library panic
+        at("post_processor", "pair", value=[UNKNOWN_TOKEN]), "found no usable tokenizer",
+    ),
+    "no token for the unknown": (at("model", "unk_token", value="[NONE]"), "found no usable tokenizer"),
+    "broken pattern": (
+        at("normalizer", value={"type": "Replace", "pattern": {"Regex": "(("}, "content": ""}), "no usable tokenizer",
+    ),
+    "broken table of characters": (
+        at("normalizer", value={"type": "Precompiled", "precompiled_charsmap": "AAAA"}), "found no usable tokenizer",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), TOKENIZERS.values(), ids=TOKENIZERS)
+def test_tokenizers_that_are_refused(folder, change, message):
+    edit_json(folder / "tokenizer.json", change)
+    refused(folder, TokenizerError, "tokenizer.json: ", message)
+
+
+PADDING = {"direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}
+TRUNCATION = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst"}
+BAKED_IN = {
+    "truncation": {"truncation": TRUNCATION | {"stride": 0}},
+    "impossible truncation": {"truncation": TRUNCATION | {"stride": 9}},  # would make the library panic
+    "padding": {"padding": PADDING | {"strategy": {"Fixed": 40}}},
+    "impossible padding": {"padding": PADDING | {"strategy": "BatchLongest", "pad_to_multiple_of": 0}},
+}
+
+
+@pytest.mark.parametrize("baked_in", BAKED_IN.values(), ids=BAKED_IN)
+def test_settings_baked_into_the_tokenizer_are_ignored(folder, baked_in):
+    pair = ("some words here", "and more words there")
+    expected = CrossEncoder(folder, backend="reference").predict(pair)
+    edit_json(folder / "tokenizer.json", lambda content: content.update(baked_in))
+    assert CrossEncoder(folder, backend="reference").predict(pair) == expected
 
 
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
         ({"truncation_side": "left"}, TokenizerError, "truncation_side: found 'left', expected 'right'"),
-        ({"model_max_length": 0}, ConfigError, "model_max_length: found 0"),
+        ({"model_max_length": 3}, ConfigError, "model_max_length: found 3, expected an integer from 4"),
+        ({"model_max_length": -1}, ConfigError, "model_max_length: found -1"),
         ({"model_max_length": "long"}, ConfigError, "model_max_length: found 'long'"),
     ],
 )
@@ -284,7 +382,13 @@ def test_a_vocabulary_without_special_tokens(tmp_path):
     folder = copy_checkpoint("vocab-txt", tmp_path)
     path = folder / "vocab.txt"
     path.write_text(path.read_text().replace("[SEP]\n", "[sep]\n"))
-    refused(folder, TokenizerError, "vocab.txt: found no token '[SEP]'")
+    refused(folder, TokenizerError, "vocab.txt: found no token '[SEP]', expected it in the vocabulary")
+
+
+def test_a_vocabulary_with_a_setting_that_is_no_token(tmp_path):
+    folder = copy_checkpoint("vocab-txt", tmp_path)
+    edit_json(folder / "tokenizer_config.json", lambda config: config.update(sep_token=3))
+    refused(folder, ConfigError, "tokenizer_config.json: sep_token: found 3, expected a token")
 
 
 # ---- folders
@@ -295,7 +399,13 @@ def test_only_pickled_weights(folder):
     refused(folder, ModelNotFoundError, "found no model.safetensors", "never loaded", "save_pretrained")
 
 
-@pytest.mark.parametrize("name", ["./nowhere", "/no/such/folder", "a/b/c", "..\\model", "~/model"])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_that_is_not_there(folder, name):
+    (folder / name).unlink()
+    refused(folder, ModelNotFoundError, f"{folder}: found no {name}", "check that the download is complete")
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/no/such/folder", "a/b/c", "..\\model", "~/model", "/" + "x" * 999])
 def test_a_folder_that_is_not_there(name):
     refused(name, ModelNotFoundError, f"{name}: found no such folder")
 
