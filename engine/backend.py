@@ -37,8 +37,14 @@ class Backend(Protocol):
     def pack_feed_forward(self, up: Linear, down: Linear, norm: LayerNorm, dtype: np.dtype[Any]) -> Any:
         """Prepare the weights of a feed-forward block."""
 
-    def pack_head(self, dense: Linear, output: Linear, dtype: np.dtype[Any]) -> Any:
+    def pack_head(self, dense: Linear, activation: str, output: Linear, dtype: np.dtype[Any]) -> Any:
         """Prepare the weights of the head."""
+
+    def pack_projection(self, layer: Linear, dtype: np.dtype[Any]) -> Any:
+        """Prepare the layer from the embedding size to the hidden size."""
+
+    def pack_relative_bias(self, bias: Array, dtype: np.dtype[Any]) -> Any:
+        """Prepare what attention adds to the scores of two tokens for their distance."""
 
     def Workspace(self) -> Any:  # noqa: N802  # a class in each backend
         """Make the buffers of one thread."""
@@ -48,10 +54,17 @@ class Backend(Protocol):
     ) -> Array:
         """Look up the tokens: (T, C)."""
 
-    def attention_block(self, x: Array, offsets: NDArray[int64], weights: Any, workspace: Any) -> Array:
+    def projection(self, x: Array, weights: Any, workspace: Any) -> Array:
+        """Widen or narrow the embeddings to the hidden size: (T, C)."""
+
+    def attention_block(
+        self, x: Array, offsets: NDArray[int64], weights: Any, relative_bias: Any, workspace: Any
+    ) -> Array:
         """Let the tokens of each pair attend to each other: (T, C)."""
 
-    def first_token_attention_block(self, x: Array, offsets: NDArray[int64], weights: Any, workspace: Any) -> Array:
+    def first_token_attention_block(
+        self, x: Array, offsets: NDArray[int64], weights: Any, relative_bias: Any, workspace: Any
+    ) -> Array:
         """Let the first token of each pair attend to the pair: (B, C)."""
 
     def feed_forward_block(self, x: Array, weights: Any, workspace: Any) -> Array:

@@ -26,6 +26,8 @@ class Encoder(NamedTuple):
     """The weights of a model, as the backend packed them."""
 
     embedding: Any
+    projection: Any  # None where embeddings have the hidden size
+    relative_bias: Any  # None where attention has none
     layers: tuple[Layer, ...]
     head: Any
 
@@ -33,11 +35,13 @@ class Encoder(NamedTuple):
 def forward(encoder: Encoder, tokens: TokenBatch, ops: Backend, workspace: Any) -> NDArray[np.floating[Any]]:
     """Compute the logits of each pair: (B, labels)."""
     x = ops.embedding(tokens.ids, tokens.type_ids, tokens.position_ids, encoder.embedding, workspace)  # (T, C)
+    if encoder.projection is not None:
+        x = ops.projection(x, encoder.projection, workspace)  # (T, C)
     for layer in encoder.layers[:-1]:
-        x = ops.attention_block(x, tokens.offsets, layer.attention, workspace)  # (T, C)
+        x = ops.attention_block(x, tokens.offsets, layer.attention, encoder.relative_bias, workspace)  # (T, C)
         x = ops.feed_forward_block(x, layer.feed_forward, workspace)  # (T, C)
     last = encoder.layers[-1]  # of its results, only the first token's reach the head
-    x = ops.first_token_attention_block(x, tokens.offsets, last.attention, workspace)  # (B, C)
+    x = ops.first_token_attention_block(x, tokens.offsets, last.attention, encoder.relative_bias, workspace)  # (B, C)
     x = ops.feed_forward_block(x, last.feed_forward, workspace)  # (B, C)
     return ops.classification_head(x, encoder.head, workspace)  # (B, labels)
 
@@ -65,12 +69,35 @@ def pack(spec: ModelSpec, weights: Mapping[str, NDArray[np.float32]], ops: Backe
         up, down = linear(f"{name}.feed_forward.up"), linear(f"{name}.feed_forward.down")
         return Layer(attention, ops.pack_feed_forward(up, down, norm(f"{name}.feed_forward.norm"), numpy_dtype))
 
+    no_types = np.zeros((1, spec.embedding_size), np.float32)
     embedding = ops.pack_embedding(
         weights["embedding.word"],
         weights["embedding.position"],
-        weights["embedding.token_type"],
+        weights["embedding.token_type"] if spec.num_token_types else no_types,
         norm("embedding.norm"),
         numpy_dtype,
     )
     layers = tuple(layer(f"layers.{i}") for i in range(spec.num_layers))
-    return Encoder(embedding, layers, ops.pack_head(linear("head.dense"), linear("head.output"), numpy_dtype))
+    projection = relative_bias = None
+    if spec.embedding_size != spec.hidden_size:
+        projection = ops.pack_projection(linear("projection"), numpy_dtype)
+    if spec.relative_buckets:
+        buckets = bucket_of_distance(spec.usable_length, spec.relative_buckets)  # (2 positions - 1,)
+        relative_bias = ops.pack_relative_bias(weights["relative_bias"][buckets].T, numpy_dtype)
+    head = ops.pack_head(linear("head.dense"), spec.head_activation, linear("head.output"), numpy_dtype)
+    return Encoder(embedding, projection, relative_bias, layers, head)
+
+
+def bucket_of_distance(positions: int, buckets: int) -> NDArray[np.int64]:
+    """Return the bucket of each distance from a query to a key, from -(positions - 1) to positions - 1.
+
+    Half of the buckets are for keys behind the query; of each half, one half holds the nearest distances singly, the
+    rest grow logarithmically up to 128. Source: C. Raffel et al., "Exploring the Limits of Transfer Learning with a
+    Unified Text-to-Text Transformer" (2020), section 2.1; float32 as in transformers, where borders are rounded.
+    """
+    distance = np.arange(-(positions - 1), positions)
+    half, exact = buckets // 2, buckets // 4
+    size = np.abs(distance)
+    ratio = np.log(np.maximum(size, 1).astype(np.float32) / np.float32(exact)) / np.float32(np.log(128 / exact))
+    far = np.minimum(exact + (ratio * np.float32(half - exact)).astype(np.int64), half - 1)
+    return np.where(distance > 0, half, 0) + np.where(size < exact, size, far)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy import int32, int64
 from numpy.typing import NDArray
 
+from ..loaders.spec import ModelSpec
 from ..loaders.tokenizer import PairTemplate, PairTokenizer
 from .inputs import Pair
 
@@ -54,6 +55,21 @@ def tokenize(pairs: Sequence[Pair], tokenizer: PairTokenizer, max_length: int) -
             first, second = first[:keep_first], second[:keep_second]
         result.append(TokenPair(first, second))
     return result
+
+
+def tokenize_windows(pair: Pair, tokenizer: PairTokenizer, max_length: int) -> list[TokenPair]:
+    """Encode a pair whose passage is longer than a model can read, as several pairs that together show all of it.
+
+    Each has the query (cut to half of the budget) and a window of the passage. Windows overlap by a quarter, so that a
+    sentence at a border stands whole in one of them; the last one ends with the passage.
+    """
+    budget = max_length - tokenizer.template.num_special
+    query, passage = tokenizer.encode(list(pair))
+    query = query[: max(budget // 2, budget - len(passage))]
+    size = max(budget - len(query), 1)
+    step = max(size - size // 4, 1)
+    starts = [*range(0, max(len(passage) - size, 0), step), max(len(passage) - size, 0)]
+    return [TokenPair(query, passage[start : start + size]) for start in starts]
 
 
 def beginning(text: str, budget: int) -> str:
@@ -106,7 +122,7 @@ def truncate_longest_first(first: int, second: int, budget: int) -> tuple[int, i
     return (budget - short, short) if first > second else (short, budget - short)
 
 
-def lay_out(pairs: Sequence[TokenPair], template: PairTemplate) -> TokenBatch:
+def lay_out(pairs: Sequence[TokenPair], template: PairTemplate, spec: ModelSpec) -> TokenBatch:
     """Put the special tokens round each pair and lay the pairs end to end."""
     ids: list[int] = []
     sizes: list[tuple[int, ...]] = []
@@ -116,5 +132,17 @@ def lay_out(pairs: Sequence[TokenPair], template: PairTemplate) -> TokenBatch:
     counts = np.array(sizes, int64)  # (B, 5)
     offsets = np.concatenate([[0], np.cumsum(counts.sum(axis=1))])  # (B+1,)
     type_ids = np.repeat(np.tile(np.array(template.types, int32), len(pairs)), counts.ravel())  # (T,)
-    position_ids = np.arange(len(ids)) - np.repeat(offsets[:-1], np.diff(offsets))  # (T,)
-    return TokenBatch(np.array(ids, int32), type_ids, position_ids.astype(int32), offsets)
+    id_array = np.array(ids, int32)
+    return TokenBatch(id_array, type_ids, number_positions(id_array, offsets, spec), offsets)
+
+
+def number_positions(ids: NDArray[int32], offsets: NDArray[int64], spec: ModelSpec) -> NDArray[int32]:
+    """Return the row of the position table of each token: (T,).
+
+    They are counted from the spec's first position. Where the spec names a padding token, one that stands in a text
+    literally takes that token's row and does not advance the count (transformers' create_position_ids_from_input_ids).
+    """
+    counted = np.ones(len(ids), int64) if spec.pad_token_id is None else (ids != spec.pad_token_id).astype(int64)
+    before = np.concatenate([[0], np.cumsum(counted)])  # tokens counted before each place
+    index = before[1:] - np.repeat(before[offsets[:-1]], np.diff(offsets))  # 1, 2, 3 ... in each pair
+    return np.where(counted, index - 1 + spec.first_position, spec.pad_token_id or 0).astype(int32)

@@ -1,7 +1,8 @@
 """Start here: a model's name becomes a checkpoint, all of whose files have been checked.
 
     source        name -> folder
-    spec, bert    config.json -> ModelSpec, and the tensors that it promises
+    spec          config.json -> ModelSpec; bert, roberta and their like hold what differs between families
+    encoder_names the tensors that a spec promises
     tensors       safetensors -> weights under canonical names
     tokenizer     tokenizer.json or vocab.txt -> token ids of a text
 
@@ -13,14 +14,24 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from . import bert
+from . import bert, distilbert, electra, mpnet, roberta
+from .encoder_names import tensor_table
 from .errors import ConfigError
 from .source import find_folder
 from .spec import Config, ModelSpec
 from .tensors import Weights, open_weights
 from .tokenizer import PairTemplate, PairTokenizer, load_tokenizer
 
-FAMILIES: dict[str, ModuleType] = {"bert": bert}  # by model_type
+MODULES = (bert, roberta, electra, distilbert, mpnet)
+FAMILIES: dict[str, ModuleType] = {model_type: module for module in MODULES for model_type in module.ARCHITECTURES}
+
+
+class Saved(NamedTuple):
+    """What the author of a model saved for use with it."""
+
+    activation: str | None  # dotted path of the torch class that turns logits into scores
+    prompts: dict[str, str]
+    default_prompt_name: str | None
 
 
 class Checkpoint(NamedTuple):
@@ -30,8 +41,8 @@ class Checkpoint(NamedTuple):
     spec: ModelSpec
     weights: Weights
     tokenizer: PairTokenizer
-    activation: str | None  # dotted path of the torch class that turns logits into scores; None when not given
-    config: dict[str, Any]
+    saved: Saved
+    config: dict[str, Any]  # config.json as it is
 
 
 def load_checkpoint(name: str | os.PathLike[str] | None, **hub_options: Any) -> Checkpoint:
@@ -46,10 +57,10 @@ def load_checkpoint(name: str | os.PathLike[str] | None, **hub_options: Any) -> 
     config = Config.read(folder / "config.json")
     family = _family(config)
     spec: ModelSpec = family.read_spec(config)
-    weights = open_weights(folder, family.tensor_table(spec), family.IGNORED)
-    tokenizer = load_tokenizer(folder, spec.vocab_size)
+    weights = open_weights(folder, tensor_table(spec, family.NAMES), family.IGNORED)
+    tokenizer = load_tokenizer(folder, spec.vocab_size, spec.num_token_types)
     _check_template(config, spec, tokenizer.template)
-    return Checkpoint(folder, spec, weights, tokenizer, _activation_path(folder, config), config.values)
+    return Checkpoint(folder, spec, weights, tokenizer, _read_saved(folder, config), config.values)
 
 
 def _family(config: Config) -> ModuleType:
@@ -63,43 +74,50 @@ def _family(config: Config) -> ModuleType:
         raise config.error("model_type", model_type, f"one of {sorted(FAMILIES)}")
     family = FAMILIES[model_type]
     architectures = config.values.get("architectures")
-    if architectures is not None and architectures != [family.ARCHITECTURE]:
-        raise config.error(
-            "architectures", architectures, f"['{family.ARCHITECTURE}'], a model with a classification head"
-        )
+    expected = family.ARCHITECTURES[model_type]
+    if architectures is not None and architectures != [expected]:
+        raise config.error("architectures", architectures, f"['{expected}'], a model with a classification head")
     return family
 
 
 def _check_template(config: Config, spec: ModelSpec, template: PairTemplate) -> None:
     """Refuse special tokens that leave no position for text, or token types that the model has no row for."""
-    if spec.max_positions <= template.num_special:
-        expected = f"more than the {template.num_special} special tokens of a pair"
+    if spec.usable_length <= template.num_special:
+        expected = (
+            f"more than {spec.first_position + template.num_special}: the special tokens of a pair leave no place"
+        )
         raise config.error("max_position_embeddings", spec.max_positions, expected)
-    if spec.num_token_types <= max(template.types):
+    if max(spec.num_token_types, 1) <= max(template.types):
         expected = f"at least {max(template.types) + 1}, as the tokenizer gives types 0 to {max(template.types)}"
         raise config.error("type_vocab_size", spec.num_token_types, expected)
 
 
-def _activation_path(folder: Path, config: Config) -> str | None:
-    """Return the activation that the model's author saved; the three places are those of sentence-transformers."""
-    newer = folder / "config_sentence_transformers.json"
+def _read_saved(folder: Path, config: Config) -> Saved:
+    """Return what the author saved; the three places of the activation are those of sentence-transformers."""
+    path = folder / "config_sentence_transformers.json"
+    newer = Config.read(path) if path.is_file() else Config(path, {})
     places = [
-        (newer, Config.read(newer).values.get("activation_fn") if newer.is_file() else None),
-        (config.path, _nested(config, "sentence_transformers").get("activation_fn")),
+        (newer.path, newer.values.get("activation_fn")),
+        (config.path, _object(config, "sentence_transformers").get("activation_fn")),
         (config.path, config.values.get("sbert_ce_default_activation_function")),
     ]
-    for path, value in places:
-        if value is not None:
-            if not isinstance(value, str):
-                raise ConfigError(
-                    f"{path}: activation: found {value!r}, expected the dotted path of a class; correct the file"
-                )
-            return value
-    return None
+    where, activation = next((place for place in places if place[1] is not None), (None, None))
+    if activation is not None and not isinstance(activation, str):
+        raise ConfigError(
+            f"{where}: activation: found {activation!r}, expected the dotted path of a class; correct the file"
+        )
+    if newer.values.get("model_type") != "CrossEncoder":  # the prompts of an embedding model are not meant for pairs
+        return Saved(activation, {}, None)
+    prompts, default = _object(newer, "prompts"), newer.values.get("default_prompt_name")
+    if not all(isinstance(text, str) for text in prompts.values()):
+        raise newer.error("prompts", prompts, "an object of strings")
+    if default is not None and default not in prompts:
+        raise newer.error("default_prompt_name", default, f"one of {list(prompts)}")
+    return Saved(activation, prompts, default)
 
 
-def _nested(config: Config, key: str) -> dict[str, Any]:
-    value = config.values.get(key, {})
+def _object(config: Config, key: str) -> dict[str, Any]:
+    value = config.values.get(key) or {}
     if not isinstance(value, dict):
         raise config.error(key, value, "an object")
     return value

@@ -14,16 +14,26 @@ LARGEST_JSON = 64 * 2**20  # bytes; a tokenizer.json of 250,000 words takes 17 M
 class ModelSpec:
     """The sizes and rules of a checkpoint, proven to be ones that numbert computes."""
 
-    family: str  # "bert"
+    family: str  # model_type of the config
     vocab_size: int
     hidden_size: int  # C
     num_layers: int
     num_heads: int  # H
     intermediate_size: int  # F
-    max_positions: int  # rows of the position table that a token can use
-    num_token_types: int
+    max_positions: int  # rows of the position table
+    num_token_types: int  # 0: the model has none
     norm_eps: float
     num_labels: int
+    embedding_size: int  # of the tables; a linear layer leads to C where it differs
+    head_activation: str = "tanh"  # between the two layers of the head
+    first_position: int = 0  # row of the first token
+    pad_token_id: int | None = None  # set: a literal padding token in a text takes this row, and no place in the count
+    relative_buckets: int = 0  # distances that attention tells apart; 0: none
+
+    @property
+    def usable_length(self) -> int:
+        """Longest pair in tokens."""
+        return self.max_positions - self.first_position
 
 
 class Config:
@@ -112,10 +122,51 @@ def read_json(path: Path) -> Any:
         raise ConfigError(f"{path}: found no valid JSON: {error}; download the file again") from error
 
 
-def check_heads(config: Config, hidden_size: int, num_heads: int) -> None:
-    """Refuse a hidden size that the heads do not divide."""
-    if hidden_size % num_heads:
+def read_sizes(config: Config, **rules: Any) -> ModelSpec:
+    """Read the sizes that encoders have under BERT's names, and refuse rules that no encoder here implements.
+
+    Parameters
+    ----------
+    config : Config
+    **rules
+        Fields of `ModelSpec` that the family decides; all others are read.
+
+    Raises
+    ------
+    ConfigError
+        When a size is impossible or a rule is asked for that numbert does not compute.
+    """
+    config.require("hidden_act", "gelu", ("gelu",), "the exact GELU is the only activation implemented")
+    positions = "relative and ALiBi positions are not implemented"
+    config.require("position_embedding_type", "absolute", ("absolute", None), positions)
+    config.require("is_decoder", False, (False, None), "decoders are not rerankers of this kind")
+    config.require("add_cross_attention", False, (False, None), "cross-attention is not implemented")
+    sizes: dict[str, Any] = {
+        "family": config.values["model_type"],
+        "vocab_size": config.integer("vocab_size", high=1 << 22),
+        "hidden_size": config.integer("hidden_size"),
+        "num_layers": config.integer("num_hidden_layers", high=1024),
+        "num_heads": config.integer("num_attention_heads", high=1024),
+        "intermediate_size": config.integer("intermediate_size", high=1 << 18),
+        "max_positions": config.integer("max_position_embeddings", high=1 << 20),
+        "norm_eps": config.number("layer_norm_eps", 1e-12, low=0, high=1e-2),
+        "num_labels": config.num_labels(),
+    }
+    sizes |= {"embedding_size": sizes["hidden_size"], **rules}
+    if "num_token_types" not in sizes:
+        sizes["num_token_types"] = config.integer("type_vocab_size", 2, high=1024)
+    spec = ModelSpec(**sizes)
+    if spec.hidden_size % spec.num_heads:
         raise ConfigError(
-            f"{config.path}: hidden_size {hidden_size} is not a multiple of"
-            f" num_attention_heads {num_heads}; correct the file"
+            f"{config.path}: hidden_size {spec.hidden_size} is not a multiple of"
+            f" num_attention_heads {spec.num_heads}; correct the file"
         )
+    if spec.usable_length < 1:
+        raise config.error("max_position_embeddings", spec.max_positions, f"more than {spec.first_position}")
+    return spec
+
+
+def positions_after_padding(config: Config) -> dict[str, int]:
+    """Return the rule of RoBERTa and MPNet: positions are counted from the row behind that of the padding token."""
+    pad = config.integer("pad_token_id", 1, low=0)
+    return {"first_position": pad + 1, "pad_token_id": pad}

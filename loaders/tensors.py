@@ -17,13 +17,13 @@ from numpy import float32
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from .encoder_names import TensorTable
 from .errors import WeightsError
 from .spec import read_json
 
 LARGEST_HEADER = 4 * 2**20  # bytes; a BERT has fewer than 600 tensors, about 60 kB of header
 STORED_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 INDEX = "model.safetensors.index.json"
-TensorTable = dict[str, tuple[str, tuple[int, ...]]]  # {canonical name: (name in the file, shape)}
 
 
 class StoredTensor(NamedTuple):

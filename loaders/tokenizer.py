@@ -15,6 +15,7 @@ from .errors import ConfigError, TokenizerError
 from .spec import Config
 
 Result = TypeVar("Result")
+CLASSES_WITHOUT_TYPES = ("Roberta", "XLMRoberta", "Camembert", "MPNet", "DistilBert")
 
 
 class PairTemplate(NamedTuple):
@@ -38,6 +39,7 @@ class PairTokenizer(NamedTuple):
     template: PairTemplate
     max_length: int | None  # as the files say; None when they set no limit
     path: Path  # the file that it was made from
+    pad_token: str | None
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Return the token ids of each text, without special tokens, not truncated. Safe in any number of threads."""
@@ -45,8 +47,11 @@ class PairTokenizer(NamedTuple):
         return [encoding.ids for encoding in encodings]
 
 
-def load_tokenizer(folder: Path, vocab_size: int) -> PairTokenizer:
+def load_tokenizer(folder: Path, vocab_size: int, num_token_types: int) -> PairTokenizer:
     """Read tokenizer.json, or vocab.txt with tokenizer_config.json.
+
+    The token types of a pair are all 0 where the model has none, and where the tokenizer is of a class that
+    gives none: transformers then passes none on, whatever the template in tokenizer.json says.
 
     Raises
     ------
@@ -69,10 +74,22 @@ def load_tokenizer(folder: Path, vocab_size: int) -> PairTokenizer:
     tokenizer.no_truncation()  # some files carry the settings of whoever saved them
     tokenizer.no_padding()
     template = _guard(path, lambda: _observe_template(path, tokenizer))
+    if num_token_types == 0 or not _gives_types(config):
+        template = template._replace(types=(0, 0, 0, 0, 0))
     _check_ids(path, tokenizer, template, vocab_size)
-    result = PairTokenizer(tokenizer, template, _max_length(config, low=template.num_special + 1), path)
+    limit = _max_length(config, low=template.num_special + 1)
+    pad_token = _special_token(config, "pad") if "pad_token" in config.values else None
+    result = PairTokenizer(tokenizer, template, limit, path, pad_token)
     result.encode(["\u9f98 \U0001f9ff"])  # must not fail on characters that are rarely in a vocabulary
     return result
+
+
+def _gives_types(config: Config) -> bool:
+    """Tell whether transformers' class of the tokenizer returns token types."""
+    names = config.values.get("model_input_names")
+    if isinstance(names, list):
+        return "token_type_ids" in names
+    return not str(config.values.get("tokenizer_class", "")).startswith(CLASSES_WITHOUT_TYPES)
 
 
 def _guard(path: Path, action: Callable[[], Result]) -> Result:

@@ -10,12 +10,15 @@ import numpy as np
 from hostile_pairs import DIGEST, PAIRS
 from numbert.engine.tokenization import lay_out, tokenize
 from numbert.loaders.source import EMBEDDED_FOLDER
+from numbert.loaders.spec import ModelSpec
 from numbert.loaders.tokenizer import PairTokenizer
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
 GOLDENS = Path(__file__).parent / "goldens"
+FAMILIES = ["roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet"]
 NAMES = ["cased", "narrow", "odd-heads-float16", "old-names", "sharded-bfloat16", "vocab-txt", "tiny-reranker"]
+NAMES += FAMILIES
 Tensors = dict[str, np.ndarray]
 
 
@@ -45,10 +48,10 @@ def load_golden(name: str) -> Golden:
 
 
 def tokens_of(
-    pairs: list[tuple[str, str]], tokenizer: PairTokenizer, max_length: int
+    pairs: list[tuple[str, str]], tokenizer: PairTokenizer, spec: ModelSpec, max_length: int
 ) -> tuple[list[list[int]], list[list[int]]]:
     """Return numbert's token ids and token type ids of each pair."""
-    batch = lay_out(tokenize(pairs, tokenizer, max_length), tokenizer.template)
+    batch = lay_out(tokenize(pairs, tokenizer, max_length), tokenizer.template, spec)
     cuts = batch.offsets[1:-1]
     return [part.tolist() for part in np.split(batch.ids, cuts)], [
         part.tolist() for part in np.split(batch.type_ids, cuts)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import tokenizers
+import tokenizers.trainers
 import torch
 import transformers
 from hostile_pairs import DIGEST, PAIRS, PASSAGES, QUERIES
@@ -19,6 +21,8 @@ from safetensors.torch import load_file, save_file
 GOLDENS = Path(__file__).parent / "goldens"
 EMBEDDED = Path(__file__).parents[1] / "loaders" / "embedded" / "tiny-reranker"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+ROBERTAS_SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+LAST_LAYERS = ("classifier.weight", "classifier.out_proj.weight")
 POSITIONS = 64
 
 
@@ -36,6 +40,8 @@ class Shape(NamedTuple):
     eps: float = 1e-12
     dtype: torch.dtype = torch.float32
     shard_size: str = "1GB"
+    family: str = "bert"
+    embedding: int = 0  # size, where ELECTRA's differs
 
 
 SHAPES = {
@@ -48,6 +54,12 @@ SHAPES = {
     "vocab-txt": Shape(heads=2, head_width=18, layers=2, intermediate=77, vocabulary=701, eps=1e-5),
     "old-names": Shape(heads=3, head_width=11, layers=2, intermediate=70, vocabulary=307),
     "cased": Shape(heads=1, head_width=50, layers=1, intermediate=131, labels=2, cased=True, max_length=41),
+    "roberta": Shape(heads=3, head_width=10, layers=2, intermediate=61, labels=3, eps=1e-5, family="roberta"),
+    "xlm-roberta": Shape(heads=2, head_width=17, layers=2, intermediate=60, eps=1e-5, family="xlm-roberta"),
+    "camembert": Shape(heads=2, head_width=16, layers=1, intermediate=33, eps=1e-5, family="camembert"),
+    "electra": Shape(heads=3, head_width=14, layers=2, intermediate=55, embedding=26, family="electra"),
+    "distilbert": Shape(heads=4, head_width=9, layers=2, intermediate=75, family="distilbert"),
+    "mpnet": Shape(heads=3, head_width=12, layers=2, intermediate=49, family="mpnet"),
 }
 
 
@@ -68,44 +80,85 @@ def main() -> None:
 def write_checkpoint(folder: Path, shape: Shape, seed: int) -> None:
     """Save a random model and its tokenizer as transformers does."""
     hidden = shape.heads * shape.head_width
-    config = transformers.BertConfig(
-        vocab_size=shape.vocabulary,
-        hidden_size=hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        intermediate_size=shape.intermediate,
-        max_position_embeddings=POSITIONS,
-        layer_norm_eps=shape.eps,
-        num_labels=shape.labels,
-    )
-    model = transformers.BertForSequenceClassification(config)
+    counts_from_padding = shape.family in ("roberta", "xlm-roberta", "camembert", "mpnet")
+    sizes = {
+        "vocab_size": shape.vocabulary,
+        "hidden_size": hidden,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "intermediate_size": shape.intermediate,
+        "max_position_embeddings": POSITIONS + 2 * counts_from_padding,
+        "layer_norm_eps": shape.eps,
+        "num_labels": shape.labels,
+        "pad_token_id": int(counts_from_padding),
+    }
+    if shape.family in ("roberta", "xlm-roberta", "camembert"):
+        sizes["type_vocab_size"] = 1
+    if shape.family == "distilbert":
+        sizes["hidden_dim"] = sizes.pop("intermediate_size")
+    if shape.family == "electra":
+        sizes["embedding_size"] = shape.embedding or hidden
+    config = transformers.AutoConfig.for_model(shape.family, **sizes)
+    model = transformers.AutoModelForSequenceClassification.from_config(config)
     randomise(model, np.random.default_rng(seed))
     model.to(shape.dtype).save_pretrained(folder, max_shard_size=shape.shard_size)
-    tokens = vocabulary(shape.vocabulary, shape.cased)
-    tokenizer = transformers.BertTokenizer(
-        vocab={token: i for i, token in enumerate(tokens)},
-        do_lower_case=not shape.cased,
-        model_max_length=shape.max_length,
-    )
-    tokenizer.save_pretrained(folder)
+    make_tokenizer(shape).save_pretrained(folder)
+
+
+def make_tokenizer(shape: Shape) -> Any:
+    """Make the kind of tokenizer that the family has: WordPiece, byte-level BPE or Unigram."""
+    settings = {"model_max_length": shape.max_length}
+    if shape.family == "roberta":
+        trained = tokenizers.Tokenizer(tokenizers.models.BPE())
+        trained.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+        trainer = tokenizers.trainers.BpeTrainer(
+            vocab_size=shape.vocabulary, special_tokens=ROBERTAS_SPECIAL, initial_alphabet=alphabet, show_progress=False
+        )
+        model = train(trained, trainer)["model"]
+        merges = [tuple(merge) for merge in model["merges"]]
+        return transformers.RobertaTokenizer(vocab=model["vocab"], merges=merges, **settings)
+    if shape.family in ("xlm-roberta", "camembert"):
+        kind = {"xlm-roberta": transformers.XLMRobertaTokenizer, "camembert": transformers.CamembertTokenizer}
+        trained = tokenizers.Tokenizer(tokenizers.models.Unigram())
+        trained.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+        trainer = tokenizers.trainers.UnigramTrainer(
+            vocab_size=shape.vocabulary - 20, special_tokens=ROBERTAS_SPECIAL, unk_token="<unk>", show_progress=False
+        )
+        pieces = [tuple(piece) for piece in train(trained, trainer)["model"]["vocab"]]
+        return kind[shape.family](vocab=pieces, **settings)
+    tokens = {token: i for i, token in enumerate(vocabulary(shape.vocabulary, shape.cased, shape.family))}
+    if shape.family == "mpnet":
+        return transformers.MPNetTokenizer(vocab=tokens, unk_token="<unk>", **settings)
+    kind = {"distilbert": transformers.DistilBertTokenizer}.get(shape.family, transformers.BertTokenizer)
+    return kind(vocab=tokens, do_lower_case=not shape.cased, **settings)
+
+
+def train(tokenizer: Any, trainer: Any) -> dict[str, Any]:
+    """Train on the ordinary texts, and return what the tokenizer would write into its file."""
+    tokenizer.train_from_iterator(QUERIES + PASSAGES, trainer)
+    content: dict[str, Any] = json.loads(tokenizer.to_str())
+    return content
 
 
 def randomise(model: torch.nn.Module, rng: np.random.Generator) -> None:
     """Give every parameter values that matter: fresh models have zero biases, unit gains and logits near zero."""
     for name, parameter in model.named_parameters():
         values = rng.standard_normal(tuple(parameter.shape), np.float32)
-        if "LayerNorm" in name:
+        if "norm" in name.lower():
             values = 0.2 * values + name.endswith("weight")
         elif parameter.ndim == 1:
             values *= 0.3
-        elif "embeddings" in name:
+        elif "relative" in name:
+            pass  # as large as the scores that it is added to
+        elif "embeddings." in name:
             values *= 0.5
         else:  # keeps the variance, times what makes attention choose and logits spread
-            values *= (3 if "classifier" in name else 1.5) / np.sqrt(parameter.shape[1], dtype=np.float32)
+            values *= (3 if name in LAST_LAYERS else 1.5) / np.sqrt(parameter.shape[1], dtype=np.float32)
         parameter.data = torch.from_numpy(values.astype(np.float32))
 
 
-def vocabulary(size: int, cased: bool) -> list[str]:
+def vocabulary(size: int, cased: bool, family: str) -> list[str]:
     """Make a WordPiece vocabulary: special tokens, characters and their continuations, words, word ends."""
     words = " ".join(QUERIES + PASSAGES).split()
     text = "".join(query + passage for query, passage in PAIRS)
@@ -114,7 +167,11 @@ def vocabulary(size: int, cased: bool) -> list[str]:
     letters = sorted(set(text) - set(" \t\r\n"), key=lambda letter: (not letter.isascii(), -text.count(letter), letter))
     ascii_letters = [letter for letter in letters if letter.isascii() and letter.isprintable()]
     pieces = [word[:4] for word in words] + [f"##{word[4:]}" for word in words if len(word) > 6]
-    tokens = SPECIAL + ascii_letters + [f"##{letter}" for letter in ascii_letters if letter.isalnum()]
+    tokens = (
+        (ROBERTAS_SPECIAL if family == "mpnet" else SPECIAL)
+        + ascii_letters
+        + [f"##{letter}" for letter in ascii_letters if letter.isalnum()]
+    )
     tokens += words[::2] + pieces + [letter for letter in letters if letter.isprintable()]
     return list(dict.fromkeys(tokens))[:size]
 
@@ -161,14 +218,20 @@ def compute(folder: Path, pairs: list[tuple[str, str]]) -> list[Recorded]:
     The tokenizer is given lists: of two plain strings it drops the second when that is empty.
     """
     tokenizer, model = load_model(folder)
-    length = min(tokenizer.model_max_length, model.config.max_position_embeddings)
+    rows = model.config.max_position_embeddings
+    padding_first = model.config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet")
+    length = min(tokenizer.model_max_length, rows - 2 * padding_first)
     results = []
     for query, passage in pairs:
         tokens = tokenizer([query], [passage], truncation="longest_first", max_length=length, return_tensors="pt")
         with torch.inference_mode():
             logits = model(**tokens).logits
         results.append(
-            Recorded(tokens["input_ids"][0].tolist(), tokens["token_type_ids"][0].tolist(), logits[0].tolist())
+            Recorded(
+                tokens["input_ids"][0].tolist(),
+                tokens.get("token_type_ids", torch.zeros_like(tokens["input_ids"]))[0].tolist(),
+                logits[0].tolist(),
+            )
         )
     return results
 

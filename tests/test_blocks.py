@@ -12,18 +12,19 @@ from numbert.engine.encoder import forward, pack
 from numbert.engine.tokenization import TokenBatch
 from numbert.kernels.cpu import blocks as cpu
 from numbert.kernels.reference import blocks as reference
-from numbert.loaders.bert import tensor_table
+from numbert.loaders import bert
+from numbert.loaders.encoder_names import tensor_table
 from numbert.loaders.spec import ModelSpec
 
 
 def make_spec(hidden, heads, inner, layers, labels) -> ModelSpec:
-    return ModelSpec("bert", 97, hidden, layers, heads, inner, 64, 2, 1e-12, labels)
+    return ModelSpec("bert", 97, hidden, layers, heads, inner, 64, 2, 1e-12, labels, embedding_size=hidden)
 
 
 def random_weights(rng, spec: ModelSpec) -> dict[str, np.ndarray]:
     """Weights of a scale that keeps every activation near 1, so that errors show."""
     weights = {}
-    for name, (_, shape) in tensor_table(spec).items():
+    for name, (_, shape) in tensor_table(spec, bert.NAMES).items():
         scale = 1 / math.sqrt(shape[-1]) if len(shape) == 2 and "embedding" not in name else 1.0
         weights[name] = (rng.standard_normal(shape) * scale).astype(np.float32)
     return weights
@@ -58,7 +59,7 @@ def test_float32_reference_keeps_its_dtype_in_every_block(rng):
     batch, workspace = random_batch(rng, spec, [3, 4]), reference.Workspace()
     encoder = pack(spec, random_weights(rng, spec), reference, "float32")
     x = reference.embedding(batch.ids, batch.type_ids, batch.position_ids, encoder.embedding, workspace)
-    results = [x, reference.attention_block(x, batch.offsets, encoder.layers[0].attention, workspace)]
+    results = [x, reference.attention_block(x, batch.offsets, encoder.layers[0].attention, None, workspace)]
     results += [reference.feed_forward_block(x, encoder.layers[0].feed_forward, workspace)]
     results += [reference.classification_head(x, encoder.head, workspace)]
     assert [result.dtype for result in results] == [np.float32] * 4

@@ -25,7 +25,7 @@ def largest_difference(model: CrossEncoder, expected: Golden, step: int) -> floa
 def test_token_ids_and_types_equal_those_of_transformers(name: str) -> None:
     expected = cached_golden(name)
     model = CrossEncoder(expected.folder, backend="reference")
-    ids, type_ids = tokens_of(PAIRS, model._scorer.tokenizer, model.max_length)
+    ids, type_ids = tokens_of(PAIRS, model._scorer.tokenizer, model.spec, model.max_seq_length)
     for pair, *ours_and_theirs in zip(PAIRS, ids, expected.ids, type_ids, expected.type_ids, strict=True):
         our_ids, their_ids, our_types, their_types = ours_and_theirs
         assert our_ids == their_ids, pair

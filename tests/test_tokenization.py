@@ -7,14 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numbert.engine.tokenization import TokenPair, beginning, lay_out, tokenize, truncate_longest_first
+from numbert.loaders.bert import read_spec
 from numbert.loaders.source import EMBEDDED_FOLDER
+from numbert.loaders.spec import Config
 from numbert.loaders.tokenizer import load_tokenizer
 from tokenizers import Tokenizer
+
+SPEC = read_spec(Config.read(EMBEDDED_FOLDER / "config.json"))
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return load_tokenizer(EMBEDDED_FOLDER, 10_000)
+    return load_tokenizer(EMBEDDED_FOLDER, 10_000, 2)
 
 
 @given(st.integers(0, 600), st.integers(0, 600), st.integers(1, 512))
@@ -34,7 +38,7 @@ def test_truncation_is_that_of_the_library(tokenizer, max_length):
     sizes = [0, 1, 3, 4, 5, 8, 20, 30, 31, 70]
     pairs = [("one " * a, "two " * b) for a in sizes for b in sizes]
     tokens = tokenize(pairs, tokenizer, max_length)
-    batch = lay_out(tokens, tokenizer.template)
+    batch = lay_out(tokens, tokenizer.template, SPEC)
     for i, pair in enumerate(pairs):
         encoding = library.encode(*pair)
         part = slice(batch.offsets[i], batch.offsets[i + 1])
@@ -44,7 +48,7 @@ def test_truncation_is_that_of_the_library(tokenizer, max_length):
 
 
 def test_a_batch_lies_end_to_end(tokenizer):
-    batch = lay_out([TokenPair([7, 8], [9]), TokenPair([], [])], tokenizer.template)
+    batch = lay_out([TokenPair([7, 8], [9]), TokenPair([], [])], tokenizer.template, SPEC)
     assert batch.ids.tolist() == [2, 7, 8, 3, 9, 3, 2, 3, 3]
     assert batch.type_ids.tolist() == [0, 0, 0, 0, 1, 1, 0, 0, 1]
     assert batch.position_ids.tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2]

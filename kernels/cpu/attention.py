@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .isa import LANES, TILE_ROWS, TILE_WIDTH
 from .jit import inlined, kernel
 from .micro_kernel import tile
-from .simd import keep_first, load, maximum, reduce_add, reduce_max, splat, store, transpose_block
+from .simd import fma, keep_first, load, maximum, reduce_add, reduce_max, splat, store, transpose_block
 from .vector_math import exp
 
 ZEROS = np.zeros(TILE_WIDTH, np.float32)  # what the sums of a product without a bias begin with
@@ -48,6 +48,14 @@ def exponentiate_row(scores: Any, at: int, length: int, scale: float) -> float32
     return reduce_add(total)
 
 
+@inlined
+def add_bias(scores: Any, at: int, length: int, scale: float, bias: Any, bias_at: int) -> None:
+    """Replace a row of scores by scale * score + bias of each distance."""
+    factor = splat(float32(scale))
+    for j in range(0, length, LANES):
+        store(scores, at + j, fma(load(scores, at + j), factor, load(bias, bias_at + j)))
+
+
 @kernel
 def attend(
     query: NDArray[float32],
@@ -55,6 +63,7 @@ def attend(
     key_value: NDArray[float32],
     offsets: NDArray[int64],
     scale: float,
+    relative_bias: NDArray[float32] | None,
     key_panels: NDArray[float32],
     scores: NDArray[float32],
     sums: NDArray[float32],
@@ -70,6 +79,9 @@ def attend(
         Keys of all heads, then values; pair b is rows offsets[b] to offsets[b+1]. The rows after T are read, not used.
     scale : float
         1 / sqrt(D).
+    relative_bias : ndarray, shape (H, 2 positions - 1 + TILE_WIDTH), or None
+        What is added to the scaled scores; column positions - 1 is distance 0. (With None, Numba leaves the addition
+        out of the machine code.)
     key_panels : ndarray, shape (D' * longest pair rounded up,)
         Scratch.
     scores : ndarray, shape (TILE_ROWS, longest pair rounded up)
@@ -95,7 +107,14 @@ def attend(
                     )  # fmt: skip
                 out_at = (row * heads + head) * width
                 for i in range(rows):
-                    sums[i] = exponentiate_row(scores, i * padded, length, scale)
+                    if relative_bias is not None:
+                        columns = relative_bias.shape[1]
+                        place = row + i - query_offsets[pair]
+                        distance_0 = head * columns + (columns - TILE_WIDTH) // 2
+                        add_bias(scores, i * padded, length, scale, relative_bias, distance_0 - place)
+                        sums[i] = exponentiate_row(scores, i * padded, length, 1.0)
+                    else:
+                        sums[i] = exponentiate_row(scores, i * padded, length, scale)
                 for column in range(0, width, TILE_WIDTH):
                     tile(
                         scores, 0, padded, rows, key_value, value_at + column, width, length,

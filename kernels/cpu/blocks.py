@@ -23,7 +23,7 @@ from ..parameters import LayerNorm, Linear
 from .attention import attend
 from .elementwise import embed
 from .isa import TILE_ROWS, TILE_WIDTH
-from .linear import ROW_BLOCK, feed_forward, linear_residual_norm, project_heads, tanh_head
+from .linear import GELU, RELU, ROW_BLOCK, TANH, feed_forward, head, linear_residual_norm, linear_rows, project_heads
 from .packing import (
     PackedLinear,
     PackedNorm,
@@ -37,6 +37,7 @@ from .packing import (
 )
 
 Floats = NDArray[float32]
+HEAD_ACTIVATIONS = {"tanh": TANH, "gelu": GELU, "relu": RELU}
 
 # ---- weights
 
@@ -73,6 +74,7 @@ class HeadWeights(NamedTuple):
     """Packed weights of the classification head."""
 
     dense: PackedLinear  # (C', C')
+    activation: int
     output: PackedLinear  # (labels', C')
     num_labels: int
 
@@ -111,9 +113,19 @@ def pack_feed_forward(up: Linear, down: Linear, norm: LayerNorm, dtype: np.dtype
     return FeedForwardWeights(pack_linear(up), pack_linear(down), pack_norm(norm))
 
 
-def pack_head(dense: Linear, output: Linear, dtype: np.dtype[float32]) -> HeadWeights:
+def pack_head(dense: Linear, activation: str, output: Linear, dtype: np.dtype[float32]) -> HeadWeights:
     """Pack both layers."""
-    return HeadWeights(pack_linear(dense), pack_linear(output), len(output.bias))
+    return HeadWeights(pack_linear(dense), HEAD_ACTIVATIONS[activation], pack_linear(output), len(output.bias))
+
+
+def pack_projection(layer: Linear, dtype: np.dtype[float32]) -> PackedLinear:
+    """Pack the layer from the embedding size to the hidden size."""
+    return pack_linear(layer)
+
+
+def pack_relative_bias(bias: Floats, dtype: np.dtype[float32]) -> Floats:
+    """Add columns that whole vectors may read beyond the longest distance: (H, 2 positions - 1 + TILE_WIDTH)."""
+    return fill_up(bias, bias.shape[0], bias.shape[1] + TILE_WIDTH)
 
 
 class Workspace:
@@ -147,18 +159,35 @@ def embedding(
     return x
 
 
-def attention_block(x: Floats, offsets: NDArray[int64], weights: AttentionWeights, workspace: Workspace) -> Floats:
+def projection(x: Floats, weights: PackedLinear, workspace: Workspace) -> Floats:
+    """Bring embeddings to the hidden size: (T, C')."""
+    projected = workspace.take("projected", len(x), len(weights.bias))
+    linear_rows(x, 0, len(x), weights, projected)
+    return projected
+
+
+def attention_block(
+    x: Floats,
+    offsets: NDArray[int64],
+    weights: AttentionWeights,
+    relative_bias: Floats | None,
+    workspace: Workspace,
+) -> Floats:
     """Attend within each pair, add to x and normalise, in place: (T, C')."""
-    return _attend_from(x, offsets, x, offsets, weights, workspace)
+    return _attend_from(x, offsets, x, offsets, weights, relative_bias, workspace)
 
 
 def first_token_attention_block(
-    x: Floats, offsets: NDArray[int64], weights: AttentionWeights, workspace: Workspace
+    x: Floats,
+    offsets: NDArray[int64],
+    weights: AttentionWeights,
+    relative_bias: Floats | None,
+    workspace: Workspace,
 ) -> Floats:
     """Compute the rows of `attention_block` that belong to first tokens: (B, C')."""
     first = workspace.take("first", len(offsets) - 1, x.shape[1])
     np.take(x, offsets[:-1], axis=0, out=first)
-    return _attend_from(first, np.arange(len(offsets)), x, offsets, weights, workspace)
+    return _attend_from(first, np.arange(len(offsets)), x, offsets, weights, relative_bias, workspace)
 
 
 def _attend_from(
@@ -167,6 +196,7 @@ def _attend_from(
     x: Floats,
     offsets: NDArray[int64],
     weights: AttentionWeights,
+    relative_bias: Floats | None,
     workspace: Workspace,
 ) -> Floats:
     """Replace the rows `queries` by what they become when they attend over the rows of x."""
@@ -183,6 +213,7 @@ def _attend_from(
         key_value,
         offsets,
         weights.scale,
+        relative_bias,
         workspace.take("key_panels", width * longest),
         workspace.take("scores", TILE_ROWS, longest),
         workspace.take("sums", TILE_ROWS),
@@ -205,5 +236,5 @@ def classification_head(x: Floats, weights: HeadWeights, workspace: Workspace) -
     """Turn the vector of each pair's first token into its logits: (B, labels)."""
     pooled = workspace.take("pooled", *x.shape)
     logits = workspace.take("logits", len(x), len(weights.output.bias))
-    tanh_head(x, weights.dense, weights.output, pooled, logits)
+    head(x, weights.dense, weights.activation, weights.output, pooled, logits)
     return logits[:, : weights.num_labels].copy()

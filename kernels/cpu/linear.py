@@ -15,9 +15,10 @@ from .jit import kernel
 from .micro_kernel import tile
 from .packing import PackedLinear, PackedNorm
 from .simd import load, store
-from .vector_math import gelu, tanh
+from .vector_math import gelu, relu, tanh
 
 ROW_BLOCK = 8 * TILE_ROWS
+TANH, GELU, RELU = range(3)  # activations of a head
 
 
 @kernel
@@ -115,12 +116,23 @@ def feed_forward(
 
 
 @kernel
-def tanh_head(
-    x: NDArray[float32], dense: PackedLinear, output: PackedLinear, pooled: NDArray[float32], logits: NDArray[float32]
+def head(
+    x: NDArray[float32],
+    dense: PackedLinear,
+    activation: int,
+    output: PackedLinear,
+    pooled: NDArray[float32],
+    logits: NDArray[float32],
 ) -> None:
-    """Write output(tanh(dense(x))). x: (B, C'); pooled: (B, C'), scratch; logits: (B, labels')."""
+    """Write output(activation(dense(x))). x: (B, C'); pooled: (B, C'), scratch; logits: (B, labels')."""
     rows = x.shape[0]
     linear_rows(x, 0, rows, dense, pooled)
     for i in range(0, pooled.size, LANES):
-        store(pooled, i, tanh(load(pooled, i)))
+        value = load(pooled, i)
+        if activation == TANH:
+            store(pooled, i, tanh(value))
+        elif activation == GELU:
+            store(pooled, i, gelu(value))
+        else:
+            store(pooled, i, relu(value))
     linear_rows(pooled, 0, rows, output, logits)

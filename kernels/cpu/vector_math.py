@@ -56,6 +56,12 @@ def gelu(x: Vector) -> Vector:
 
 
 @inlined
+def relu(x: Vector) -> Vector:
+    """Keep what is positive."""
+    return maximum(x, 0.0)
+
+
+@inlined
 def tanh(x: Vector) -> Vector:
     """Tanh x = sign(x) (1 - 2 / (e^{2|x|} + 1)), to 2e-7 absolute."""
     size = 1.0 - 2.0 / (exp(minimum(absolute(x), 10.0) * 2.0) + 1.0)

@@ -13,6 +13,7 @@ section 3 and its code; D. Hendrycks and K. Gimpel, "Gaussian Error Linear Units
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +44,11 @@ def gelu(x: Floats) -> Floats:
     erf = np.frompyfunc(math.erf, 1, 1)  # NumPy has none; this one is exact and slow
     half = x.dtype.type(0.5)
     return x * half * (1 + erf(x * math.sqrt(0.5)).astype(x.dtype))
+
+
+def relu(x: Floats) -> Floats:
+    """Keep what is positive."""
+    return np.maximum(x, 0)
 
 
 def softmax(x: Floats) -> Floats:
@@ -86,7 +92,11 @@ class HeadWeights(NamedTuple):
     """What turns the first token's vector into logits."""
 
     dense: Linear  # (C, C)
+    activation: Callable[[Floats], Floats]
     output: Linear  # (labels, C)
+
+
+HEAD_ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {"tanh": np.tanh, "gelu": gelu, "relu": relu}
 
 
 def _cast(layer: Any, dtype: np.dtype[Any]) -> Any:
@@ -114,9 +124,20 @@ def pack_feed_forward(up: Linear, down: Linear, norm: LayerNorm, dtype: np.dtype
     return FeedForwardWeights(*(_cast(layer, dtype) for layer in (up, down, norm)))
 
 
-def pack_head(dense: Linear, output: Linear, dtype: np.dtype[Any]) -> HeadWeights:
+def pack_head(dense: Linear, activation: str, output: Linear, dtype: np.dtype[Any]) -> HeadWeights:
     """Bring the weights of the classification head into the dtype of the computation."""
-    return HeadWeights(_cast(dense, dtype), _cast(output, dtype))
+    return HeadWeights(_cast(dense, dtype), HEAD_ACTIVATIONS[activation], _cast(output, dtype))
+
+
+def pack_projection(layer: Linear, dtype: np.dtype[Any]) -> Linear:
+    """Bring the layer from the embedding size to the hidden size into the dtype of the computation."""
+    projection: Linear = _cast(layer, dtype)
+    return projection
+
+
+def pack_relative_bias(bias: Floats, dtype: np.dtype[Any]) -> Floats:
+    """Bring the bias of each head for each distance, (H, 2 positions - 1), into the dtype of the computation."""
+    return bias.astype(dtype)
 
 
 class Workspace:
@@ -147,7 +168,18 @@ def embedding(
     return layer_norm(x, weights.norm)
 
 
-def attention_block(x: Floats, offsets: NDArray[int64], weights: AttentionWeights, workspace: Workspace) -> Floats:
+def projection(x: Floats, weights: Linear, workspace: Workspace) -> Floats:
+    """Bring embeddings of another size to the hidden size: (T, E) -> (T, C)."""
+    return linear(x, weights)
+
+
+def attention_block(
+    x: Floats,
+    offsets: NDArray[int64],
+    weights: AttentionWeights,
+    relative_bias: Floats | None,
+    workspace: Workspace,
+) -> Floats:
     """Let each token gather information from all tokens of its own pair.
 
     Each of H heads compares the token's query with every token's key, and takes the mean of the values weighted by
@@ -158,6 +190,8 @@ def attention_block(x: Floats, offsets: NDArray[int64], weights: AttentionWeight
     x : ndarray, shape (T, C)
     offsets : ndarray of int64, shape (B+1,)
         Pair b is rows offsets[b] to offsets[b+1].
+    relative_bias : ndarray, shape (H, 2 positions - 1), or None
+        What is added to a score for the distance from query to key; the middle column is distance 0.
 
     Returns
     -------
@@ -172,13 +206,25 @@ def attention_block(x: Floats, offsets: NDArray[int64], weights: AttentionWeight
     for start, end in itertools.pairwise(offsets):
         pair = slice(start, end)
         scores = query[:, pair] @ key[:, pair].transpose(0, 2, 1) * scale  # (H, L, L)
+        if relative_bias is not None:
+            scores += relative_bias[:, distances(end - start, relative_bias.shape[1])]
         context[:, pair] = softmax(scores) @ value[:, pair]  # (H, L, D)
     gathered = context.transpose(1, 0, 2).reshape(len(x), -1)  # (T, H*D)
     return layer_norm(x + linear(gathered, weights.output), weights.norm)
 
 
+def distances(length: int, columns: int) -> NDArray[np.int64]:
+    """Return the column of a relative bias for each query (rows) and key (columns) of a pair: (L, L)."""
+    place = np.arange(length)
+    return place[None, :] - place[:, None] + columns // 2
+
+
 def first_token_attention_block(
-    x: Floats, offsets: NDArray[int64], weights: AttentionWeights, workspace: Workspace
+    x: Floats,
+    offsets: NDArray[int64],
+    weights: AttentionWeights,
+    relative_bias: Floats | None,
+    workspace: Workspace,
 ) -> Floats:
     """Give the rows of `attention_block` that belong to the first token of each pair.
 
@@ -188,7 +234,7 @@ def first_token_attention_block(
     -------
     ndarray, shape (B, C)
     """
-    return attention_block(x, offsets, weights, workspace)[offsets[:-1]]
+    return attention_block(x, offsets, weights, relative_bias, workspace)[offsets[:-1]]
 
 
 def feed_forward_block(x: Floats, weights: FeedForwardWeights, workspace: Workspace) -> Floats:
@@ -217,4 +263,4 @@ def classification_head(x: Floats, weights: HeadWeights, workspace: Workspace) -
     -------
     ndarray, shape (B, labels)
     """
-    return linear(np.tanh(linear(x, weights.dense)), weights.output)
+    return linear(weights.activation(linear(x, weights.dense)), weights.output)
