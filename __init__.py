@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .engine.cross_encoder import CrossEncoder
-    from .engine.errors import BackendError, InputError, InputTypeError, NonFiniteScoreError
+    from .engine.errors import BackendError, InputError, InputTypeError, NonFiniteScoreError, ParityError
     from .loaders.errors import ConfigError, ModelNotFoundError, NumbertError, TokenizerError, WeightsError
 
 __version__ = "0.1.0"
@@ -22,6 +22,7 @@ __all__ = [
     "ModelNotFoundError",
     "NonFiniteScoreError",
     "NumbertError",
+    "ParityError",
     "TokenizerError",
     "WeightsError",
 ]

@@ -17,7 +17,9 @@ from .. import __version__
 from ..loaders.errors import NumbertError
 from ..loaders.source import EMBEDDED_MODEL
 from .cross_encoder import CrossEncoder
-from .errors import InputError
+from .errors import InputError, ParityError
+from .inputs import Pair
+from .verify import verify
 
 BETTER_MODEL = "cross-encoder/ms-marco-MiniLM-L6-v2"
 PROGRESS_FROM = 1000  # pairs; fewer are done before anyone wonders
@@ -69,6 +71,11 @@ def make_parser() -> argparse.ArgumentParser:
 
     rank = command("rank", run_rank, "Sort passages by how well they answer QUERY, best first.", FORMATS)
     rank.add_argument("query", metavar="QUERY")
+    rank.add_argument("--score-threshold", type=float, help="leave out passages with a lower score")
+    rank.add_argument(
+        "--long-documents", choices=("truncate", "windows"), default="truncate",
+        help="cut passages that are too long (default), or read them in windows and take the best score",
+    )  # fmt: skip
     rank.add_argument("--top-k", type=int, help="print no more than so many")
     score = command("score", run_score, "Score (query, passage) pairs, in the order of the file.", FORMATS)
     for sub, content in (
@@ -84,7 +91,10 @@ def make_parser() -> argparse.ArgumentParser:
     warmup = command(
         "warmup", run_warmup, "Compile the kernels now, so that the first score is quick.", ("text", "json")
     )
-    for sub in (info, warmup):
+    verify_ = command(
+        "verify", run_verify, "Compare a model with transformers and the float64 reference.", ("text", "json")
+    )
+    for sub in (info, warmup, verify_):
         sub.add_argument("model", metavar="MODEL", nargs="?", help="a folder or a hub id (default: the embedded model)")
     return parser
 
@@ -97,7 +107,12 @@ def run_rank(options: argparse.Namespace) -> None:
     records = read_records(options.file, "text")
     model = load_model(options)
     texts = [record["text"] for record in records]
-    ranks = model.rank(options.query, texts, top_k=options.top_k, show_progress_bar=_progress(len(texts)))
+    ranks = model.rank(
+        options.query, texts, top_k=options.top_k, show_progress_bar=_progress(len(texts)),
+        score_threshold=options.score_threshold, long_documents=options.long_documents,
+    )  # fmt: skip
+    if options.long_documents == "truncate":
+        _report_truncation(model, [(options.query, text) for text in texts])
     rows = (
         {"rank": place, "corpus_id": rank["corpus_id"], "score": rank["score"], **records[rank["corpus_id"]]}
         for place, rank in enumerate(ranks, 1)
@@ -111,6 +126,7 @@ def run_score(options: argparse.Namespace) -> None:
     model = load_model(options)
     pairs = [(record["query"], record["text"]) for record in records]
     scores = model.predict(pairs, show_progress_bar=_progress(len(pairs)))
+    _report_truncation(model, pairs)
     rows = ({"score": score, **record} for score, record in zip(scores.tolist(), records, strict=True))
     print_rows(rows, options.format, ("score", "query", "text"), sys.stdout)
 
@@ -130,6 +146,26 @@ def run_warmup(options: argparse.Namespace) -> None:
     print_facts(facts, options.format)
 
 
+def run_verify(options: argparse.Namespace) -> None:
+    """Print a Markdown table of checks.
+
+    Raises
+    ------
+    ParityError
+        When a bound is broken; the program then ends with exit code 1.
+    """
+    checks = verify(options.model, options.threads)
+    if options.format == "json":
+        print(json.dumps([check._asdict() for check in checks]))
+    else:
+        print(f"| {options.model or EMBEDDED_MODEL} | bound | seen | |\n|---|---:|---:|---|")
+        for check in checks:
+            print(f"| {check.what} | {check.bound} | {check.seen} | {'ok' if check.passed else 'BROKEN'} |")
+    broken = [check.what for check in checks if not check.passed]
+    if broken:
+        raise ParityError(f"{options.model}: found {len(broken)} broken bounds, expected none: {'; '.join(broken)}")
+
+
 def load_model(options: argparse.Namespace) -> CrossEncoder:
     """Load the model that the options name; say so when they name none."""
     if options.model is None:
@@ -144,6 +180,16 @@ def load_model(options: argparse.Namespace) -> CrossEncoder:
         num_threads=options.threads,
         max_length=getattr(options, "max_length", None),
     )
+
+
+def _report_truncation(model: CrossEncoder, pairs: list[Pair]) -> None:
+    truncated = model.find_truncated(pairs)
+    if truncated:
+        print(
+            f"numbert: {len(truncated)} of {len(pairs)} pairs are longer than {model.max_seq_length} tokens and were"
+            f" cut, the first at position {truncated[0]}; `rank --long-documents windows` reads all of them",
+            file=sys.stderr,
+        )
 
 
 def _progress(count: int) -> bool:

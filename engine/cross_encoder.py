@@ -1,20 +1,26 @@
 """Start here: `CrossEncoder`, with the interface of sentence-transformers' class of that name.
 
-inputs        what the caller gave becomes pairs of strings
-scorer        pairs -> logits
-  tokenization    pairs -> token ids, truncated
-  batching        which pairs are computed together
-  workers         on which thread
-  encoder         the forward pass
-activations   logits -> scores
+    inputs        what the caller gave becomes pairs of strings
+    scorer        pairs -> logits
+      tokenization    pairs -> token ids, truncated
+      batching        which pairs are computed together
+      workers         on which thread
+      encoder         the forward pass
+    activations   logits -> scores
+
+deprecated, options and prompts hold what sentence-transformers' interface has besides.
 """
 
 import contextlib
+import copy
 import dataclasses
 import importlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,10 +29,14 @@ from numpy.typing import NDArray
 
 from ..loaders.checkpoint import load_checkpoint
 from ..loaders.spec import ModelSpec
-from .activations import Activation, as_activation, choose_activation, softmax
+from . import options
+from .activations import BY_NAME, Activation, as_activation, choose_activation, softmax
 from .backend import describe_backend
-from .errors import InputError
-from .inputs import check_count, check_documents, check_pairs, check_query
+from .deprecated import accept_old_call, accept_old_constructor, warn_once
+from .errors import BackendError, InputError
+from .inputs import Pair, check_count, check_documents, check_pairs, check_query, is_one_pair
+from .prompts import Prompts
+from .saving import TORCH_PATHS, save_folder
 from .scorer import Scorer
 from .workers import usable_cores
 
@@ -43,19 +53,36 @@ class CrossEncoder:
         ``cross-encoder/`` is put in front), or None for the small model that comes with numbert.
     device : {None, "cpu"}
         Where to compute.
+    prompts : dict of str, optional
+        Texts that can be put in front of the query, by name. Default: those saved with the model.
+    default_prompt_name : str, optional
+        The prompt that is used when a call names none.
     cache_folder, revision, local_files_only, token
         For the hub, as in sentence-transformers. A model that is in the cache is used without a connection.
+    trust_remote_code : bool
+        Accepted and not used: a model's code is never run.
+    model_kwargs : dict, optional
+        Only "dtype" (or "torch_dtype") has a meaning here; see `dtype`.
+    processor_kwargs : dict, optional
+        Only "model_max_length" has a meaning here; see `max_length`.
+    config_kwargs : dict, optional
+        Only "num_labels" has a meaning here.
+    modules, model_card_data : None
+        Refused: there are no torch modules and no model cards.
+    backend : {"auto", "cpu", "reference"}
+        "cpu" computes with Numba; "reference" with NumPy, slowly and readably. ("torch", sentence-transformers' word,
+        means "auto".)
     num_labels : int, optional
         Must be the number that the checkpoint has: numbert never makes up a head.
     max_length : int, optional
         Longest pair in tokens, special tokens included; longer ones are truncated. Default: what the model was
         made for.
-    activation_fn, default_activation_function : callable or str, optional
+    activation_fn : callable or str, optional
         What turns logits into scores: a function of an array (B, labels), a name ("identity", "sigmoid", "tanh" or
         "softmax"), or the torch module of such a name. Default: the one saved with the model; if there is none,
         sigmoid for one label and identity for several.
-    backend : {"auto", "cpu", "reference"}
-        "cpu" computes with Numba; "reference" with NumPy, slowly and readably. ("torch" is accepted as "auto".)
+    keep_in_fp32_modules : list of str, optional
+        Accepted: everything is computed in float32.
     dtype : {"float32", "float64"}
         Precision of the computation; "float64" with the reference only.
     num_threads : int, optional
@@ -65,11 +92,15 @@ class CrossEncoder:
     ------
     ModelNotFoundError, ConfigError, WeightsError, TokenizerError
         When the model cannot be found, or its files are not as they must be.
+    InputError, InputTypeError
+        When an argument has a value that cannot be honoured.
 
     Notes
     -----
     A pair's score has the same bits whatever the other pairs, their order, `batch_size` and the number of threads. One
     model may be used by any number of threads at once.
+
+    Names of arguments that sentence-transformers has deprecated are accepted with its warnings.
 
     Examples
     --------
@@ -80,25 +111,38 @@ class CrossEncoder:
     [1, 0]
     """
 
+    @accept_old_constructor
     def __init__(
         self,
         model_name_or_path: str | os.PathLike[str] | None = None,
         *,
+        modules: None = None,
         device: str | None = None,
+        prompts: dict[str, str] | None = None,
+        default_prompt_name: str | None = None,
         cache_folder: str | os.PathLike[str] | None = None,
+        trust_remote_code: bool = False,
         revision: str | None = None,
         local_files_only: bool = False,
         token: bool | str | None = None,
+        model_kwargs: Mapping[str, Any] | None = None,
+        processor_kwargs: Mapping[str, Any] | None = None,
+        config_kwargs: Mapping[str, Any] | None = None,
+        model_card_data: None = None,
+        backend: str = "torch",
         num_labels: int | None = None,
         max_length: int | None = None,
         activation_fn: Any = None,
-        default_activation_function: Any = None,
-        backend: str = "auto",
+        keep_in_fp32_modules: list[str] | None = None,
         dtype: str = "float32",
         num_threads: int | None = None,
     ) -> None:
-        if device not in (None, "cpu"):
-            raise InputError(f"device: found {device!r}, expected None or 'cpu', all that is implemented; leave it out")
+        options.check_device(device)
+        options.check_trust(trust_remote_code)
+        options.check_unused(modules=modules, model_card_data=model_card_data)
+        dtype = options.dtype_from(model_kwargs, dtype)
+        num_labels = options.num_labels_from(config_kwargs, num_labels)
+        max_length = options.max_length_from(processor_kwargs, max_length)
         threads = usable_cores() if num_threads is None else check_count(num_threads, "num_threads", low=1)
         checkpoint = load_checkpoint(
             model_name_or_path,
@@ -108,17 +152,24 @@ class CrossEncoder:
             raise InputError(
                 f"num_labels: found {num_labels}, the checkpoint has {checkpoint.spec.num_labels}; leave it out"
             )
-        given = activation_fn if activation_fn is not None else default_activation_function
-        self.activation_fn: Activation = choose_activation(given, checkpoint.activation, checkpoint.spec.num_labels)
+        saved = checkpoint.saved
+        self.activation_fn: Activation = choose_activation(activation_fn, saved.activation, checkpoint.spec.num_labels)
+        self.prompts = dict(saved.prompts if prompts is None else prompts)
+        self.default_prompt_name = saved.default_prompt_name if default_prompt_name is None else default_prompt_name
+        if self.default_prompt_name is not None and self.default_prompt_name not in self.prompts:
+            raise InputError(
+                f"default_prompt_name: found {self.default_prompt_name!r}, expected one of {list(self.prompts)}; add it"
+            )
+        self.model_card_data = options.NoModelCard()
         self.model_path = checkpoint.folder
+        self.config = SimpleNamespace(**{**checkpoint.config, "num_labels": checkpoint.spec.num_labels})
+        self._pad_token = checkpoint.tokenizer.pad_token
         self._num_parameters = checkpoint.weights.num_parameters()
         self._stored_as = " ".join(checkpoint.weights.stored_dtypes())
-        self._usable_length = checkpoint.spec.max_positions
-        own_limit = checkpoint.tokenizer.max_length or self._usable_length
         self._num_special = checkpoint.tokenizer.template.num_special
-        self.max_length = (
-            self._check_length(max_length) if max_length is not None else min(own_limit, self._usable_length)
-        )
+        usable = checkpoint.spec.usable_length
+        own_limit = min(checkpoint.tokenizer.max_length or usable, usable)
+        self._max_length = own_limit if max_length is None else self._check_length(max_length, usable)
         self._scorer = Scorer(checkpoint, backend, dtype, threads)
 
     @property
@@ -141,6 +192,67 @@ class CrossEncoder:
         """The backend that computes: "cpu" or "reference"."""
         return self._scorer.backend
 
+    @property
+    def dtype(self) -> str:
+        """Precision of the computation: "float32" or "float64"."""
+        return self._scorer.dtype
+
+    @property
+    def device(self) -> str:
+        """Where scores are computed: "cpu"."""
+        return "cpu"
+
+    @property
+    def modalities(self) -> list[str]:
+        """What a model reads: ["text"]."""
+        return ["text"]
+
+    def supports(self, modality: str) -> bool:
+        """Tell whether the model reads this kind of input."""
+        return modality == "text"
+
+    def get_backend(self) -> str:
+        """Return the backend that computes."""
+        return self.backend
+
+    def is_singular_input(self, inputs: Any) -> bool:
+        """Tell whether `predict` takes this for one pair by itself."""
+        return is_one_pair(inputs)
+
+    @property
+    def tokenizer(self) -> SimpleNamespace:
+        """What integrations ask of a tokenizer: ``pad_token`` and ``model_max_length``. A copy: it sets nothing."""
+        return SimpleNamespace(pad_token=self._pad_token, model_max_length=self.max_seq_length)
+
+    @property
+    def max_seq_length(self) -> int:
+        """Longest pair in tokens; settable."""
+        return self._max_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        self._max_length = self._check_length(value, self.spec.usable_length)
+
+    @property
+    def max_length(self) -> int:
+        """The former name of `max_seq_length`."""
+        warn_once("The `max_length` property was renamed and is now deprecated. Please use `max_seq_length` instead.")
+        return self.max_seq_length
+
+    @max_length.setter
+    def max_length(self, value: int) -> None:
+        warn_once("The `max_length` property was renamed and is now deprecated. Please use `max_seq_length` instead.")
+        self.max_seq_length = value
+
+    @property
+    def default_activation_function(self) -> Activation:
+        """The former name of `activation_fn`."""
+        warnings.warn(
+            "The `default_activation_function` property was renamed and is now deprecated. "
+            "Please use `activation_fn` instead.", DeprecationWarning, stacklevel=2,
+        )  # fmt: skip
+        return self.activation_fn
+
     def describe(self) -> dict[str, Any]:
         """Return what the model is and how it is computed on this machine, for people and programs."""
         return {
@@ -148,22 +260,30 @@ class CrossEncoder:
             **dataclasses.asdict(self.spec),
             "parameters": self._num_parameters,
             "stored_as": self._stored_as,
-            "max_length": self.max_length,
+            "max_length": self.max_seq_length,
             "activation": getattr(self.activation_fn, "__name__", repr(self.activation_fn)),
             "backend": self.backend,
-            "dtype": self._scorer.dtype,
+            "dtype": self.dtype,
             "threads": self.num_threads,
             **describe_backend(self.backend),
         }
 
+    @accept_old_call
     def predict(
         self,
         inputs: Any,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
         batch_size: int = 32,
         show_progress_bar: bool | None = None,
         activation_fn: Any = None,
         apply_softmax: bool = False,
         convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: Any = None,
+        pool: Any = None,
+        chunk_size: int | None = None,
+        processing_kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Score pairs.
 
@@ -171,6 +291,8 @@ class CrossEncoder:
         ----------
         inputs : one pair, or any iterable of pairs
             A pair is a list, tuple or NumPy array of two strings.
+        prompt_name, prompt : str, optional
+            A text to put in front of the first text of each pair, by its name in `prompts` or as it is.
         batch_size : int
             The most pairs that one thread computes together. It has no influence on scores and little on speed.
         show_progress_bar : bool, optional
@@ -181,6 +303,14 @@ class CrossEncoder:
             Turn the scores of each pair into probabilities, when there are several labels.
         convert_to_numpy : bool
             False: return a list with one element for each pair.
+        convert_to_tensor : bool
+            True: return a torch tensor; torch must be installed.
+        device : {None, "cpu"} or a list of "cpu"
+            Accepted; where to compute was chosen when the model was made.
+        pool, chunk_size
+            Accepted; see `start_multi_process_pool`.
+        processing_kwargs : dict, optional
+            ``{"text": {"max_length": 256}}`` truncates to another length, in this call.
 
         Returns
         -------
@@ -193,26 +323,43 @@ class CrossEncoder:
             When an input is no pair of strings; the message names it, for example ``inputs[17][1]``.
         NonFiniteScoreError
             When the model computes infinity or NaN.
+        BackendError
+            When a tensor is asked for and torch is not installed.
         """
+        options.check_device(device)
+        if chunk_size is not None:
+            check_count(chunk_size, "chunk_size", low=1)
         pairs, single = check_pairs(inputs)
+        max_length = self._length_of_call(processing_kwargs)
+        pairs = self._with_prompt(pairs, prompt, prompt_name)
         activation = self.activation_fn if activation_fn is None else as_activation(activation_fn)
-        logits = self._logits(pairs, batch_size, show_progress_bar)
-        scores = _scores(logits, activation)
+        scores = _scores(self._logits(pairs, batch_size, show_progress_bar, max_length), activation)
         if apply_softmax and scores.ndim > 1:
             scores = softmax(scores)
-        if single:
-            return scores[0]
-        return scores if convert_to_numpy else list(scores)
+        result: Any = scores
+        if convert_to_tensor:
+            result = _torch().from_numpy(scores)
+        elif not convert_to_numpy:
+            result = list(scores)
+        return result[0] if single else result
 
+    @accept_old_call
     def rank(
         self,
         query: str,
         documents: Any,
         top_k: int | None = None,
         return_documents: bool = False,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
         batch_size: int = 32,
         show_progress_bar: bool | None = None,
         activation_fn: Any = None,
+        device: Any = None,
+        pool: Any = None,
+        chunk_size: int | None = None,
+        score_threshold: float | None = None,
+        long_documents: str = "truncate",
     ) -> list[dict[str, Any]]:
         """Score passages for a query and sort them, best first.
 
@@ -224,8 +371,13 @@ class CrossEncoder:
             Return no more than so many.
         return_documents : bool
             Put the passage into each result as "text".
-        batch_size, show_progress_bar, activation_fn
-            As for `predict`.
+        prompt_name, prompt, batch_size, show_progress_bar, activation_fn, device, pool, chunk_size
+            As for `predict`. ``activation_fn="identity"`` gives raw logits, ``"sigmoid"`` numbers from 0 to 1.
+        score_threshold : float, optional
+            Leave out passages with a lower score.
+        long_documents : {"truncate", "windows"}
+            What is done with a passage that is too long for the model: cut it off, or read all of it in overlapping
+            windows and take the best of their scores. (`find_truncated` tells which those are.)
 
         Returns
         -------
@@ -245,33 +397,131 @@ class CrossEncoder:
                 "CrossEncoder.rank() only works for models with num_labels=1. "
                 "Consider using CrossEncoder.predict() with input pairs instead."
             )
+        options.check_device(device)
+        if chunk_size is not None:
+            check_count(chunk_size, "chunk_size", low=1)
+        if long_documents not in ("truncate", "windows"):
+            raise InputError(f"long_documents: found {long_documents!r}, expected 'truncate' or 'windows'; choose one")
         query = check_query(query)
         texts, given = check_documents(documents)
         limit = None if top_k is None else check_count(top_k, "top_k", low=0)
         activation = self.activation_fn if activation_fn is None else as_activation(activation_fn)
-        logits = self._logits([(query, text) for text in texts], batch_size, show_progress_bar)
+        pairs = self._with_prompt([(query, text) for text in texts], prompt, prompt_name)
+        windows = long_documents == "windows"
+        logits = self._logits(pairs, batch_size, show_progress_bar, self.max_seq_length, windows)
         scores = _scores(logits, activation)
-        order = sorted(range(len(texts)), key=lambda i: (scores[i], logits[i, 0]), reverse=True)[:limit]
+        kept = [i for i in range(len(texts)) if score_threshold is None or scores[i] >= score_threshold]
+        order = sorted(kept, key=lambda i: (scores[i], logits[i, 0]), reverse=True)[:limit]
         results: list[dict[str, Any]] = [{"corpus_id": i, "score": float(scores[i])} for i in order]
         if return_documents:
             for result in results:
                 result["text"] = given[result["corpus_id"]]
         return results
 
-    def _logits(self, pairs: list[tuple[str, str]], batch_size: int, show_progress_bar: bool | None) -> NDArray[Any]:
+    def find_truncated(self, inputs: Any, prompt_name: str | None = None, prompt: str | None = None) -> list[int]:
+        """Return the positions of the pairs that are too long for the model, so that `predict` cuts something off.
+
+        Parameters
+        ----------
+        inputs, prompt_name, prompt
+            As for `predict`.
+        """
+        pairs = self._with_prompt(check_pairs(inputs)[0], prompt, prompt_name)
+        return self._scorer.find_long(pairs, self.max_seq_length)
+
+    def save_pretrained(
+        self,
+        path: str | os.PathLike[str],
+        model_name: str | None = None,
+        create_model_card: bool = True,
+        train_datasets: Any = None,
+        safe_serialization: bool = True,
+    ) -> None:
+        """Write the model into a folder that numbert and sentence-transformers load.
+
+        Weights and tokenizer are copied as they were loaded; maximal length, activation and prompts are those of now.
+
+        Parameters
+        ----------
+        path : str or path
+        model_name, create_model_card, train_datasets
+            Accepted; the card that the model came with is copied, none is made.
+        safe_serialization : bool
+            Must be True: pickles are not written.
+
+        Raises
+        ------
+        InputError
+            When pickled weights are asked for, or the activation is a function that has no name to be saved under.
+        """
+        if not safe_serialization:
+            raise InputError("safe_serialization: found False, expected True; pickled weights are never written")
+        names = [name for name, function in BY_NAME.items() if function is self.activation_fn]
+        if not names:
+            raise InputError(
+                f"activation_fn: found {self.activation_fn!r}, expected one of {list(BY_NAME)} to be saved by name;"
+                " set model.activation_fn first"
+            )
+        settings = {
+            "activation_fn": TORCH_PATHS[names[0]],
+            "prompts": self.prompts,
+            "default_prompt_name": self.default_prompt_name,
+        }
+        save_folder(self.model_path, Path(path), settings, self.max_seq_length)
+
+    def save(self, path: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Write the model into a folder; the same as `save_pretrained`."""
+        self.save_pretrained(path, **kwargs)
+
+    def start_multi_process_pool(self, target_devices: list[str] | None = None) -> dict[str, Any]:
+        """Return an empty pool, which `predict` and `rank` accept.
+
+        sentence-transformers needs processes to use several cores in Python; the threads of numbert use all cores of
+        any call, share the weights, and need no pool. Scores are the same with and without.
+        """
+        options.check_device(target_devices)
+        return {"input": None, "output": None, "processes": []}
+
+    @staticmethod
+    def stop_multi_process_pool(pool: dict[str, Any]) -> None:
+        """Accept the end of a pool that holds nothing."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "CrossEncoder":
+        """Copy the settings; the weights, which never change, are shared."""
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update({name: copy.deepcopy(value, memo) for name, value in vars(self).items()})
+        return twin
+
+    def _with_prompt(self, pairs: list[Pair], prompt: str | None, prompt_name: str | None) -> list[Pair]:
+        text = Prompts(self.prompts, self.default_prompt_name).choose(prompt, prompt_name)
+        return [(text + query, passage) for query, passage in pairs] if text else pairs
+
+    def _length_of_call(self, processing_kwargs: Mapping[str, Any] | None) -> int:
+        length = options.max_length_of_call(processing_kwargs)
+        return self.max_seq_length if length is None else self._check_length(length, self.spec.usable_length)
+
+    def _logits(
+        self, pairs: list[Pair], batch_size: int, show_progress_bar: bool | None, max_length: int, windows: bool = False
+    ) -> NDArray[Any]:
         check_count(batch_size, "batch_size", low=1)
         if show_progress_bar is None:
             show_progress_bar = logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG)
         with _progress(len(pairs), show_progress_bar) as on_progress:
-            return self._scorer.logits(pairs, self.max_length, batch_size, on_progress)
+            return self._scorer.logits(pairs, max_length, batch_size, on_progress, windows)
 
-    def _check_length(self, max_length: Any) -> int:
+    def _check_length(self, max_length: Any, usable: int) -> int:
         length = check_count(max_length, "max_length", low=self._num_special + 1)
-        if length > self._usable_length:
-            raise InputError(
-                f"max_length: found {length}, the model has positions for {self._usable_length}; choose no more"
-            )
+        if length > usable:
+            raise InputError(f"max_length: found {length}, the model has positions for {usable}; choose no more")
         return length
+
+
+def _torch() -> Any:
+    """Import torch, which numbert itself never needs."""
+    try:
+        return importlib.import_module("torch")
+    except ImportError as error:
+        raise BackendError("convert_to_tensor=True: torch is not installed; leave it out") from error
 
 
 def _scores(logits: NDArray[Any], activation: Activation) -> NDArray[Any]:

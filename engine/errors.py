@@ -15,5 +15,9 @@ class NonFiniteScoreError(NumbertError, ArithmeticError):
     """A pair's logits are infinite or not a number."""
 
 
+class ParityError(NumbertError, ArithmeticError):
+    """A model computes something else here than it should."""
+
+
 class BackendError(NumbertError, RuntimeError):
     """The chosen backend cannot run on this machine."""

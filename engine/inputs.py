@@ -28,7 +28,7 @@ def check_pairs(inputs: Any) -> tuple[list[Pair], bool]:
     if isinstance(inputs, NOT_A_COLLECTION):
         expected = "expected a pair (query, passage) or a list of pairs"
         raise InputError(f"inputs: found {_describe(inputs)}, {expected}; to rank passages, call rank(query, passages)")
-    if _is_one_pair(inputs):
+    if is_one_pair(inputs):
         return [_check_pair(inputs, "inputs")], True
     return [_check_pair(pair, f"inputs[{i}]") for i, pair in enumerate(_iterate(inputs, "inputs"))], False
 
@@ -64,7 +64,8 @@ def check_count(value: Any, name: str, *, low: int) -> int:
     return int(value)
 
 
-def _is_one_pair(inputs: Any) -> bool:
+def is_one_pair(inputs: Any) -> bool:
+    """Tell whether the input is one pair by itself: a flat list, tuple or array of strings."""
     if isinstance(inputs, np.ndarray):
         return inputs.size > 0 and inputs.ndim < 2 and not isinstance(inputs.flat[0], list | tuple | np.ndarray)
     return isinstance(inputs, list | tuple) and len(inputs) > 0 and isinstance(inputs[0], str)

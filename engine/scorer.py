@@ -8,16 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..loaders.checkpoint import Checkpoint
-from .backend import choose_backend
+from .backend import choose_backend, describe_backend
 from .batching import make_shards
 from .encoder import forward, pack
-from .errors import InputError, NonFiniteScoreError
+from .errors import BackendError, InputError, NonFiniteScoreError
 from .inputs import Pair
-from .tokenization import TokenBatch, lay_out, tokenize
+from .tokenization import TokenBatch, TokenPair, lay_out, tokenize, tokenize_windows
 from .workers import Workers
 
 # Pairs that are tokenized at once: the ids of so many are in memory, whatever the length of the input.
-CHUNK = 2048
+CHUNK = 512
 
 
 class Scorer:
@@ -32,17 +32,61 @@ class Scorer:
         self._workers = Workers(num_threads)
         self._workspaces: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Keep weights and tokenizer; threads, buffers and the backend's module are made anew."""
+        kept = {name: value for name, value in vars(self).items() if name not in ("_ops", "_workers", "_workspaces")}
+        return {
+            **kept,
+            "num_threads": self.num_threads,
+            "packed_for": describe_backend(self.backend)["instruction_set"],
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        num_threads, packed_for = state.pop("num_threads"), state.pop("packed_for")
+        self.__dict__.update(state)
+        if packed_for != describe_backend(self.backend)["instruction_set"]:
+            raise BackendError(
+                f"the pickled model was packed for {packed_for}, this process computes with"
+                f" {describe_backend(self.backend)['instruction_set']}; load the model from its folder"
+            )
+        _, self._ops = choose_backend(self.backend, self.dtype)
+        self._workers = Workers(num_threads)
+        self._workspaces = queue.SimpleQueue()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Scorer":
+        """Share the weights, which never change."""
+        copy = Scorer.__new__(Scorer)
+        copy.__setstate__(self.__getstate__())
+        return copy
+
     @property
     def num_threads(self) -> int:
         """Threads that compute."""
         return self._workers.num_threads
 
     def logits(
-        self, pairs: Sequence[Pair], max_length: int, batch_size: int, on_progress: Callable[[int], object]
+        self,
+        pairs: Sequence[Pair],
+        max_length: int,
+        batch_size: int,
+        on_progress: Callable[[int], object],
+        windows: bool = False,
     ) -> NDArray[Any]:
         """Return the logits of each pair: (N, labels), float32 (float64 when computed so).
 
-        `on_progress` is told how many more pairs are done. Identical pairs are computed once.
+        Identical pairs are computed once.
+
+        Parameters
+        ----------
+        pairs : sequence of (str, str)
+        max_length : int
+            Longest pair in tokens.
+        batch_size : int
+            Most pairs in a shard.
+        on_progress : callable
+            Is told how many more pairs are done.
+        windows : bool
+            Read all of a long passage, window by window, and take the largest logit; else truncate.
 
         Raises
         ------
@@ -53,28 +97,43 @@ class Scorer:
         result = np.empty((len(distinct), self.spec.num_labels), self.dtype)
         for start in range(0, len(distinct), CHUNK):
             chunk = distinct[start : start + CHUNK]
-            result[start : start + len(chunk)] = self._chunk_logits(chunk, max_length, batch_size, on_progress)
+            parts = self._tokenize(chunk, max_length, windows)
+            flat = [part for group in parts for part in group]
+            logits = self._token_logits(flat, batch_size)
+            first = np.cumsum([0, *map(len, parts[:-1])])
+            result[start : start + len(chunk)] = np.maximum.reduceat(logits, first, axis=0)
+            on_progress(len(chunk))
         row_of = {pair: row for row, pair in enumerate(distinct)}
         logits = result[[row_of[pair] for pair in pairs]]
         on_progress(len(pairs) - len(distinct))
         _check_finite(logits, pairs)
         return logits
 
-    def _chunk_logits(
-        self, pairs: Sequence[Pair], max_length: int, batch_size: int, on_progress: Callable[[int], object]
-    ) -> NDArray[Any]:
-        tokens = tokenize(pairs, self.tokenizer, max_length)
+    def find_long(self, pairs: Sequence[Pair], max_length: int) -> list[int]:
+        """Return the positions of the pairs that have more tokens than `max_length`."""
+        budget = max_length - self.tokenizer.template.num_special
+        tokens = tokenize(pairs, self.tokenizer, max_length + 1)
+        return [i for i, (first, second) in enumerate(tokens) if len(first) + len(second) > budget]
+
+    def _tokenize(self, pairs: Sequence[Pair], max_length: int, windows: bool) -> list[list[TokenPair]]:
+        """Return what is computed for each pair: one token pair, or several where the passage is read in windows."""
+        parts = [[token_pair] for token_pair in tokenize(pairs, self.tokenizer, max_length)]
+        if windows:
+            for i in self.find_long(pairs, max_length):
+                parts[i] = tokenize_windows(pairs[i], self.tokenizer, max_length)
+        return parts
+
+    def _token_logits(self, tokens: Sequence[TokenPair], batch_size: int) -> NDArray[Any]:
+        """Form shards, run them on the threads, and return the logits in the order given."""
         special = self.tokenizer.template.num_special
         lengths = [len(first) + len(second) + special for first, second in tokens]
         shards = make_shards(lengths, self.num_threads, batch_size)
 
         def run(shard: list[int]) -> NDArray[Any]:
-            batch = lay_out([tokens[position] for position in shard], self.tokenizer.template)
-            logits = self._run(batch)
-            on_progress(len(shard))
-            return logits
+            pairs = [tokens[position] for position in shard]
+            return self._run(lay_out(pairs, self.tokenizer.template, self.spec))
 
-        result = np.empty((len(pairs), self.spec.num_labels), self.dtype)
+        result = np.empty((len(tokens), self.spec.num_labels), self.dtype)
         for shard, logits in zip(shards, self._workers.map(run, shards), strict=True):
             result[shard] = logits
         return result
@@ -95,7 +154,7 @@ class Scorer:
         """Prove that no lookup can leave its table: kernels do not check, and would read foreign memory."""
         limits = (
             ("token id", batch.ids, self.spec.vocab_size),
-            ("token type", batch.type_ids, self.spec.num_token_types),
+            ("token type", batch.type_ids, max(self.spec.num_token_types, 1)),
             ("position", batch.position_ids, self.spec.max_positions),
         )
         for what, values, limit in limits:

@@ -169,10 +169,10 @@ def test_constructor_activation(model):
 
 def test_max_length_truncates(model):
     short = CrossEncoder(max_length=8)
-    assert short.max_length == 8
+    assert short.max_seq_length == 8
     assert short.predict((QUERY, "Berlin had")) == short.predict((QUERY, "Berlin had a population"))
     assert model.predict((QUERY, "Berlin had")) != model.predict((QUERY, "Berlin had a population"))
-    assert model.max_length == 512
+    assert model.max_seq_length == 512
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_real_models_are_tokenized_and_scored_as_by_transformers(folder):
 
 def compare(model, pairs):
     theirs = transformers_results(model.model_path, tuple(pairs))
-    ids, type_ids = tokens_of(pairs, model._scorer.tokenizer, model.max_length)
+    ids, type_ids = tokens_of(pairs, model._scorer.tokenizer, model.spec, model.max_seq_length)
     assert ids == [row.ids for row in theirs]
     assert type_ids == [row.type_ids for row in theirs]
     worst = np.abs(logits_of(model, pairs) - np.array([row.logits for row in theirs])).max()

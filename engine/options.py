@@ -1,0 +1,113 @@
+"""sentence-transformers' options that choose nothing here: each is honoured or refused by name, none ignored."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from .deprecated import warn_once
+from .errors import InputError, InputTypeError
+
+logger = logging.getLogger("numbert")
+
+ATTENTION = ("eager", "sdpa", "flash_attention_2", None)  # ways to compute the same; ours is our own
+
+
+class NoModelCard:
+    """Takes what sentence-transformers' evaluators would write into a model card; there is none to write it into."""
+
+    def set_evaluation_metrics(self, evaluator: Any, metrics: Mapping[str, Any], *args: Any) -> None:
+        """Accept the metrics of an evaluation."""
+
+
+def check_device(device: Any) -> None:
+    """Accept None, "cpu" and lists of "cpu" (threads do what sentence-transformers does with processes)."""
+    for name in device if isinstance(device, list | tuple) else [device]:
+        if str(name if name is not None else "cpu") not in ("cpu", "auto"):
+            raise InputError(f"device: found {name!r}, expected None or 'cpu', all that is implemented; leave it out")
+
+
+def check_unused(**options: Any) -> None:
+    """Refuse options that would choose something that numbert does not have."""
+    reasons = {
+        "modules": "models are loaded from files, not built of torch modules",
+        "model_card_data": "numbert writes no model cards",
+    }
+    for name, value in options.items():
+        if value is not None:
+            raise InputError(f"{name}: found {type(value).__name__}, expected None ({reasons[name]}); leave it out")
+
+
+def check_trust(trust_remote_code: bool) -> None:
+    """Accept the permission, and say that it is not used: no code of a model is ever run."""
+    if trust_remote_code:
+        warn_once("trust_remote_code: numbert never runs a model's code; a model that needs it is refused.")
+
+
+def dtype_from(model_kwargs: Mapping[str, Any] | None, dtype: str) -> str:
+    """Read the options of transformers' models: a dtype, and ways to compute attention.
+
+    Raises
+    ------
+    InputError
+        When an option is none of these.
+    """
+    for name, value in (model_kwargs or {}).items():
+        if name in ("dtype", "torch_dtype"):
+            asked = str(value).removeprefix("torch.")
+            if asked not in ("auto", "None"):  # both: numbert's default, which is float32 whatever the file holds
+                dtype = asked
+        elif name != "attn_implementation" or value not in ATTENTION:
+            raise InputError(f"model_kwargs[{name!r}]: found {value!r}, expected only 'dtype'; leave it out")
+    return dtype
+
+
+def num_labels_from(config_kwargs: Mapping[str, Any] | None, num_labels: int | None) -> int | None:
+    """Read the options of transformers' configurations: the number of labels, and a dropout that scoring has not."""
+    for name, value in (config_kwargs or {}).items():
+        if name == "num_labels":
+            num_labels = value if num_labels is None else num_labels
+        elif name != "classifier_dropout":  # acts in training only
+            raise InputError(
+                f"config_kwargs[{name!r}]: found {value!r}, expected only 'num_labels'; edit config.json instead"
+            )
+    return num_labels
+
+
+def max_length_from(processor_kwargs: Mapping[str, Any] | None, max_length: int | None) -> int | None:
+    """Read the options of transformers' tokenizers: the longest pair."""
+    for name, value in (processor_kwargs or {}).items():
+        if name in ("model_max_length", "max_length"):
+            max_length = value if max_length is None else max_length
+        elif name not in ("use_fast", "padding_side") and (name, value) != ("truncation_side", "right"):
+            # use_fast: there is no slow one; padding_side: there is no padding
+            raise InputError(
+                f"processor_kwargs[{name!r}]: found {value!r}, expected only 'model_max_length'; leave it out"
+            )
+    return max_length
+
+
+def max_length_of_call(processing_kwargs: Mapping[str, Any] | None) -> int | None:
+    """Read ``processing_kwargs={"text": {"max_length": 256}}`` of one call.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        When it asks for anything but a length (truncation is always "longest_first", padding never happens).
+    """
+    if processing_kwargs is None:
+        return None
+    if not isinstance(processing_kwargs, Mapping):
+        raise InputTypeError(f"processing_kwargs: found {type(processing_kwargs).__name__}, expected a dict; pass one")
+    length = None
+    for kind, settings in processing_kwargs.items():
+        if kind not in ("text", "common"):
+            raise InputError(
+                f"processing_kwargs[{kind!r}]: found a setting for {kind!r}, expected 'text'; leave it out"
+            )
+        for name, value in settings.items():
+            if name == "max_length":
+                length = value
+            elif name != "padding" and (name, value) not in (("truncation", True), ("truncation", "longest_first")):
+                place = f"processing_kwargs[{kind!r}][{name!r}]"
+                raise InputError(f"{place}: found {value!r}, expected only 'max_length'; leave it out")
+    return length

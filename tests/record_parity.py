@@ -1,0 +1,61 @@
+"""Write docs/parity.md: `numbert verify` on the embedded model and on random models of realistic size.
+
+    python tests/record_parity.py
+
+Needs torch and transformers, and some minutes.
+"""
+
+import tempfile
+from pathlib import Path
+
+import record_goldens
+from numbert.engine.verify import Check, verify
+from record_goldens import Shape
+
+PAGE = Path(__file__).parents[1] / "docs" / "parity.md"
+HEADER = """# Parity
+
+What `numbert verify MODEL` prints, for the embedded model and for random checkpoints of the size of real ones, one for
+each family. Written by `python tests/record_parity.py`; transformers {transformers}, torch {torch}, float32.
+
+Token ids and types are compared on 5,000 pairs, that is 10,000 strings made to be hard on tokenizers; logits on 60 of
+them. The weights of the random models are scaled so that logits spread over several units.
+"""
+WIDE = {"head_width": 64, "intermediate": 3072, "vocabulary": 900, "max_length": 512}
+NARROW = {"head_width": 32, "intermediate": 1536, "vocabulary": 900, "max_length": 512}
+SHAPES = {
+    "BERT, 6 layers of 384": Shape(heads=12, layers=6, **NARROW),
+    "BERT, 12 layers of 768, 3 labels": Shape(heads=12, layers=12, labels=3, **WIDE),
+    "RoBERTa, 6 layers of 768": Shape(heads=12, layers=6, eps=1e-5, family="roberta", **WIDE),
+    "XLM-RoBERTa, 12 layers of 384": Shape(heads=12, layers=12, eps=1e-5, family="xlm-roberta", **NARROW),
+    "CamemBERT, 6 layers of 768": Shape(heads=12, layers=6, eps=1e-5, family="camembert", **WIDE),
+    "ELECTRA, 12 layers of 384, embeddings of 128": Shape(
+        heads=12, layers=12, embedding=128, family="electra", **NARROW
+    ),
+    "DistilBERT, 6 layers of 768": Shape(heads=12, layers=6, family="distilbert", **WIDE),
+    "MPNet, 12 layers of 384": Shape(heads=12, layers=12, family="mpnet", **NARROW),
+}
+
+
+def main() -> None:
+    """Make the models, verify them, and write the page."""
+    record_goldens.POSITIONS = 512
+    versions = {name: getattr(record_goldens, name).__version__ for name in ("transformers", "torch")}
+    sections = [HEADER.format(**versions), section("The embedded model (BERT, 4 layers of 128)", verify(None))]
+    for seed, (title, shape) in enumerate(SHAPES.items()):
+        with tempfile.TemporaryDirectory() as folder:
+            record_goldens.write_checkpoint(Path(folder), shape, seed)
+            sections.append(section(title, verify(folder)))
+    PAGE.write_text("\n".join(sections))
+
+
+def section(title: str, checks: list[Check]) -> str:
+    """Bring the checks of one model into a Markdown table."""
+    rows = [
+        f"| {check.what} | {check.bound} | {check.seen} | {'ok' if check.passed else 'BROKEN'} |" for check in checks
+    ]
+    return "\n".join([f"## {title}\n", "| what | bound | seen | |", "|---|---:|---:|---|", *rows, ""])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,374 @@
+"""sentence-transformers' interface beyond predict and rank: old names, prompts, options, copies, saving."""
+
+import copy
+import json
+import logging
+import pickle
+
+import numpy as np
+import pytest
+from checkpoints import FAMILIES, GOLDENS, copy_checkpoint, edit_json
+from hostile_pairs import PAIRS
+from numbert import BackendError, CrossEncoder, InputError
+from numbert.engine import deprecated
+from numbert.engine.activations import identity, sigmoid, tanh
+
+QUERY = "How many people live in Berlin?"
+PASSAGES = ["Berlin has museums.", "Berlin has 3,520,031 inhabitants.", "Rain."]
+PAIR_LIST = [(QUERY, passage) for passage in PASSAGES]
+
+
+@pytest.fixture(autouse=True)
+def warn_again():
+    """Let each test see warnings that are given once in a process."""
+    deprecated.warn_once.cache_clear()
+
+
+# ---- old names
+
+OLD_NAMES = [
+    ("tokenizer_args", {"model_max_length": 20}, "processor_kwargs"),
+    ("tokenizer_kwargs", {"model_max_length": 20}, "processor_kwargs"),
+    ("automodel_args", {"torch_dtype": "float32"}, "model_kwargs"),
+    ("config_args", {"num_labels": 1}, "config_kwargs"),
+    ("default_activation_function", "tanh", "activation_fn"),
+    ("cache_dir", "unused", "cache_folder"),
+]
+
+
+@pytest.mark.parametrize(("old", "value", "new"), OLD_NAMES)
+def test_old_names_of_the_constructor(caplog, old, value, new):
+    CrossEncoder(**{old: value})
+    expected = f"The CrossEncoder `{old}` argument was renamed and is now deprecated. Please use `{new}` instead."
+    assert caplog.messages == [expected]
+    CrossEncoder(**{old: value})
+    assert len(caplog.messages) == 1
+
+
+def test_the_models_old_name(caplog):
+    assert CrossEncoder(model_name=str(GOLDENS / "narrow")).spec.hidden_size == 48
+    assert "`model_name` argument was renamed" in caplog.text
+
+
+def test_new_names_win(caplog):
+    model = CrossEncoder(activation_fn="sigmoid", default_activation_function="tanh")
+    assert model.activation_fn is sigmoid
+
+
+def test_old_positions_of_the_constructor(caplog):
+    model = CrossEncoder(str(GOLDENS / "narrow"), 1, 30, "tanh", "cpu")
+    assert (model.num_labels, model.max_seq_length, model.activation_fn) == (1, 30, tanh)
+    assert caplog.messages[1] == (
+        "Passing `max_length` as a positional argument to CrossEncoder is deprecated. "
+        "Please use `max_length=30` as a keyword argument instead."
+    )
+    assert CrossEncoder(str(GOLDENS / "narrow"), 1, 30, max_length=40).max_seq_length == 40
+    with pytest.raises(TypeError, match="positional"):
+        CrossEncoder(str(GOLDENS / "narrow"), 1, 30, "tanh", "cpu", 5)
+
+
+def test_classifier_dropout_acts_in_training_only(caplog):
+    CrossEncoder(classifier_dropout=0.1)
+    assert "Please use `config_kwargs={'classifier_dropout': 0.1}` instead." in caplog.text
+
+
+def test_old_names_of_predict_and_rank(model, caplog):
+    expected = model.predict(PAIR_LIST, activation_fn="tanh")
+    assert (model.predict(sentences=PAIR_LIST, activation_fct="tanh", num_workers=3) == expected).all()
+    assert caplog.messages == [
+        "The `sentences` argument was renamed and is now deprecated. Please use `inputs` instead.",
+        "The `activation_fct` argument was renamed and is now deprecated. Please use `activation_fn` instead.",
+        "The CrossEncoder.predict `num_workers` argument is deprecated and has no effect. "
+        "It will be removed in a future version.",
+    ]
+    caplog.clear()
+    options = {"num_workers": 1, "apply_softmax": True, "convert_to_numpy": True, "convert_to_tensor": True}
+    assert model.rank(QUERY, PASSAGES, **options) == model.rank(QUERY, PASSAGES)
+    assert len(caplog.messages) == 4
+    assert all("deprecated and has no effect" in message for message in caplog.messages)
+
+
+def test_no_warning_without_old_names(model, caplog):
+    model.predict(PAIR_LIST)
+    model.rank(QUERY, PASSAGES)
+    CrossEncoder(max_length=20, activation_fn="tanh")
+    assert caplog.messages == []
+
+
+def test_old_properties(caplog):
+    model = CrossEncoder()
+    assert model.max_length == model.max_seq_length == 512
+    model.max_length = 256
+    assert model.max_seq_length == model.tokenizer.model_max_length == 256
+    assert "`max_length` property was renamed" in caplog.text
+    with pytest.warns(DeprecationWarning, match="Please use `activation_fn` instead"):
+        assert model.default_activation_function is identity
+
+
+# ---- options
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"modules": []}, "modules: found list"),
+        ({"model_card_data": {}}, "model_card_data: found dict"),
+        ({"device": "cuda:1"}, "device: found 'cuda:1'"),
+        ({"backend": "onnx"}, "backend: found 'onnx'"),
+        ({"model_kwargs": {"torch_dtype": "bfloat16"}}, "dtype: found 'bfloat16', expected"),
+        ({"model_kwargs": {"device_map": "auto"}}, r"model_kwargs\['device_map'\]: found 'auto'"),
+        ({"config_kwargs": {"num_hidden_layers": 2}}, r"config_kwargs\['num_hidden_layers'\]: found 2"),
+        ({"config_kwargs": {"num_labels": 2}}, "num_labels: found 2, the checkpoint has 1"),
+        ({"processor_kwargs": {"truncation_side": "left"}}, r"processor_kwargs\['truncation_side'\]: found 'left'"),
+        ({"default_prompt_name": "none"}, "default_prompt_name: found 'none', expected one of"),
+        ({"max_length": 513}, "max_length: found 513"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_by_name(options, message):
+    with pytest.raises(InputError, match=message):
+        CrossEncoder(**options)
+
+
+def test_options_that_change_nothing_are_accepted(model, caplog):
+    options = {
+        "device": "cpu",
+        "trust_remote_code": True,
+        "keep_in_fp32_modules": ["classifier"],
+        "model_kwargs": {"attn_implementation": "sdpa", "dtype": "auto"},
+        "processor_kwargs": {"use_fast": True},
+    }
+    assert (CrossEncoder(**options).predict(PAIR_LIST) == model.predict(PAIR_LIST)).all()
+    assert caplog.messages == [
+        "trust_remote_code: numbert never runs a model's code; a model that needs it is refused."
+    ]
+
+
+def test_length_of_one_call(model):
+    short = {"processing_kwargs": {"text": {"max_length": 8, "truncation": True, "padding": "longest"}}}
+    assert model.predict(PAIR_LIST[1], **short) == CrossEncoder(max_length=8).predict(PAIR_LIST[1])
+    assert model.predict(PAIR_LIST[1], **short) != model.predict(PAIR_LIST[1])
+    with pytest.raises(InputError, match=r"processing_kwargs\['text'\]\['truncation'\]: found False"):
+        model.predict(PAIR_LIST, processing_kwargs={"text": {"truncation": False}})
+    with pytest.raises(InputError, match=r"processing_kwargs\['image'\]"):
+        model.predict(PAIR_LIST, processing_kwargs={"image": {}})
+
+
+def test_pools_are_accepted(model):
+    pool = model.start_multi_process_pool(["cpu", "cpu"])
+    expected = model.predict(PAIR_LIST)
+    assert (model.predict(PAIR_LIST, pool=pool, chunk_size=2) == expected).all()
+    assert (model.predict(PAIR_LIST, device=["cpu"] * 4) == expected).all()
+    model.stop_multi_process_pool(pool)
+    with pytest.raises(ValueError, match="chunk_size must be a positive integer"):
+        model.predict(PAIR_LIST, pool=pool, chunk_size=0)
+    with pytest.raises(InputError, match="device: found 'cuda:0'"):
+        model.predict(PAIR_LIST, device=["cuda:0"])
+
+
+def test_tensors_need_torch(model):
+    try:
+        import torch
+    except ImportError:
+        with pytest.raises(BackendError, match="torch is not installed"):
+            model.predict(PAIR_LIST, convert_to_tensor=True)
+    else:
+        result = model.predict(PAIR_LIST, convert_to_tensor=True)
+        assert isinstance(result, torch.Tensor)
+        assert result.numpy().tolist() == model.predict(PAIR_LIST).tolist()
+
+
+def test_what_integrations_look_at(model):
+    assert model.tokenizer.pad_token == "[PAD]"
+    assert model.config.num_labels == 1
+    assert model.config.model_type == "bert"
+    assert (str(model.device), model.dtype, model.modalities) == ("cpu", "float32", ["text"])
+    assert model.supports("text")
+    assert not model.supports("image")
+    assert [model.is_singular_input(x) for x in (("a", "b"), [("a", "b")], [], np.array(["a", "b"]))] == [1, 0, 0, 1]
+
+
+# ---- prompts
+
+
+def test_prompts_go_before_the_query():
+    model = CrossEncoder(prompts={"short": "q: ", "long": "query: "}, default_prompt_name="short")
+    plain = CrossEncoder()
+    assert model.predict(("a", "b")) == plain.predict(("q: a", "b"))
+    assert model.predict(("a", "b"), prompt_name="long") == plain.predict(("query: a", "b"))
+    assert model.predict(("a", "b"), prompt="x ") == plain.predict(("x a", "b"))
+    assert model.predict(("a", "b"), prompt="") == plain.predict(("a", "b"))
+    assert model.rank("a", ["b"], prompt_name="long")[0]["score"] == float(plain.predict(("query: a", "b")))
+
+
+def test_an_unknown_prompt(model):
+    with pytest.raises(
+        ValueError, match=r"Prompt name 'x' not found in the configured prompts dictionary with keys \[\]"
+    ):
+        model.predict(("a", "b"), prompt_name="x")
+
+
+def test_a_prompt_wins_over_its_name(model, caplog):
+    model.predict(("a", "b"), prompt="x", prompt_name="y")
+    assert "Ignoring the `prompt_name` in favor of `prompt`" in caplog.text
+
+
+# ---- copies
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies_score_alike_and_are_independent(backend, duplicate):
+    model = CrossEncoder(GOLDENS / "roberta", backend=backend, num_threads=2)
+    twin = duplicate(model)
+    pairs = PAIRS[:20]
+    assert (twin.predict(pairs) == model.predict(pairs)).all()
+    twin.max_seq_length = 10
+    twin.activation_fn = sigmoid
+    assert model.max_seq_length == 64
+    assert model.activation_fn is identity
+
+
+def test_a_model_pickled_for_another_processor_is_refused(monkeypatch):
+    content = pickle.dumps(CrossEncoder(GOLDENS / "narrow"))
+    here = {"instruction_set": "another", "kernel_cache": ""}
+    monkeypatch.setattr("numbert.engine.scorer.describe_backend", lambda name: here)
+    with pytest.raises(BackendError, match="computes with another; load the model from its folder"):
+        pickle.loads(content)
+
+
+# ---- saving
+
+
+@pytest.mark.parametrize("name", ["narrow", "sharded-bfloat16", "vocab-txt", *FAMILIES])
+def test_a_saved_model_is_the_same_model(tmp_path, name):
+    model = CrossEncoder(
+        GOLDENS / name, max_length=20, activation_fn="tanh", prompts={"q": "q: "}, default_prompt_name="q"
+    )
+    model.save_pretrained(tmp_path / "new" / "folder")
+    again = CrossEncoder(tmp_path / "new" / "folder")
+    assert (again.predict(PAIRS[:30]) == model.predict(PAIRS[:30])).all()
+    assert (again.max_seq_length, again.activation_fn, again.prompts) == (20, tanh, {"q": "q: "})
+
+
+def test_saving_over_itself_keeps_the_weights(tmp_path):
+    folder = copy_checkpoint("narrow", tmp_path)
+    model = CrossEncoder(folder, activation_fn="sigmoid")
+    model.save(folder)
+    assert (CrossEncoder(folder).predict(PAIRS[:5]) == model.predict(PAIRS[:5])).all()
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_what_cannot_be_saved_is_refused(tmp_path):
+    with pytest.raises(InputError, match="safe_serialization: found False"):
+        CrossEncoder().save_pretrained(tmp_path, safe_serialization=False)
+    with pytest.raises(InputError, match="to be saved by name"):
+        CrossEncoder(activation_fn=lambda logits: logits).save_pretrained(tmp_path)
+
+
+# ---- long passages and thresholds
+
+LONG = "Nothing of interest stands here. " * 120 + "Berlin has 3,520,031 inhabitants."
+
+
+def test_windows_read_what_truncation_cuts_off(model):
+    truncated = model.rank(QUERY, [LONG, PASSAGES[1]])
+    read = model.rank(QUERY, [LONG, PASSAGES[1]], long_documents="windows")
+    scores, all_scores = ({row["corpus_id"]: row["score"] for row in ranks} for ranks in (truncated, read))
+    assert all_scores[0] > scores[0] + 1
+    assert all_scores[1] == scores[1]  # short passages are scored as ever
+    assert model.find_truncated([(QUERY, LONG), (QUERY, PASSAGES[1])]) == [0]
+
+
+def test_windows_cover_the_passage_and_overlap(model):
+    from numbert.engine.tokenization import tokenize_windows
+
+    words = " ".join(str(i) for i in range(900))
+    tokenizer = model._scorer.tokenizer
+    ((query, passage),) = [tokenizer.encode(["the query", words])]
+    windows = tokenize_windows(("the query", words), tokenizer, 64)
+    assert {tuple(window.first) for window in windows} == {tuple(query)}
+    assert all(len(window.first) + len(window.second) == 61 for window in windows)
+    assert windows[0].second == passage[: len(windows[0].second)]
+    assert windows[-1].second == passage[-len(windows[-1].second) :]
+    steps = [a.second[i:] for a in windows[:-1] for i in [len(a.second) - len(a.second) // 4]]
+    assert all(step == window.second[: len(step)] for step, window in zip(steps[:-1], windows[1:-1], strict=True))
+
+
+def test_a_window_has_room_beside_the_longest_query(model):
+    long_query = "how " * 700
+    ranks = model.rank(long_query, [LONG, "short"], long_documents="windows")
+    assert all(np.isfinite(row["score"]) for row in ranks)
+
+
+def test_an_unknown_way_with_long_documents(model):
+    with pytest.raises(InputError, match="long_documents: found 'cut', expected 'truncate' or 'windows'"):
+        model.rank(QUERY, PASSAGES, long_documents="cut")
+
+
+def test_score_threshold(model):
+    ranks = model.rank(QUERY, PASSAGES, activation_fn="sigmoid", score_threshold=0.5)
+    assert [row["corpus_id"] for row in ranks] == [1]
+    assert model.rank(QUERY, PASSAGES, score_threshold=100) == []
+
+
+def test_a_model_saved_by_an_embedding_library_keeps_its_prompts_to_itself(tmp_path):
+    folder = copy_checkpoint("narrow", tmp_path)
+    content = {"prompts": {"query": "q: "}, "default_prompt_name": "query"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(content))
+    assert CrossEncoder(folder).prompts == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"prompts": []}, None),
+        ({"prompts": {"q": 3}}, "prompts: found {'q': 3}"),
+        ({"prompts": 3}, "prompts: found 3, expected an object"),
+        ({"default_prompt_name": "q"}, "default_prompt_name: found 'q', expected one of"),
+    ],
+)
+def test_saved_prompts_are_checked(tmp_path, content, message):
+    folder = copy_checkpoint("narrow", tmp_path)
+    path = folder / "config_sentence_transformers.json"
+    path.write_text(json.dumps({"model_type": "CrossEncoder", **content}))
+    if message is None:
+        assert CrossEncoder(folder).prompts == {}
+    else:
+        with pytest.raises(ValueError, match=r"config_sentence_transformers\.json: ") as caught:
+            CrossEncoder(folder)
+        assert message in str(caught.value)
+
+
+def test_a_literal_padding_token_takes_no_position():
+    # The rule of RoBERTa: test_goldens compares it with transformers; here it must not shift what stands behind it.
+    model = CrossEncoder(GOLDENS / "roberta")
+    from numbert.engine.tokenization import TokenPair, lay_out
+
+    scorer = model._scorer
+    batch = lay_out([TokenPair([7, 1, 8], [9])], scorer.tokenizer.template, model.spec)
+    assert batch.ids.tolist() == [0, 7, 1, 8, 2, 2, 9, 2]
+    assert batch.position_ids.tolist() == [2, 3, 1, 4, 5, 6, 7, 8]
+
+
+def test_a_bert_model_with_a_tokenizer_without_types_gets_zeros(tmp_path):
+    folder = copy_checkpoint("narrow", tmp_path)
+    edit_json(folder / "tokenizer_config.json", lambda config: config.update(tokenizer_class="XLMRobertaTokenizer"))
+    assert set(CrossEncoder(folder)._scorer.tokenizer.template.types) == {0}
+
+
+def test_eight_threads_with_lengths_of_their_own(model):
+    from concurrent.futures import ThreadPoolExecutor
+
+    lengths = [8, 12, 16, 20, 64, 128, 256, 512] * 4
+    pairs = [*PAIR_LIST, (QUERY, LONG)]
+
+    def score(length):
+        return model.predict(pairs, processing_kwargs={"text": {"max_length": length}}).tolist()
+
+    expected = {length: score(length) for length in set(lengths)}
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(score, lengths)) == [expected[length] for length in lengths]
+
+
+def test_log_messages_go_nowhere_unless_asked_for():
+    assert any(isinstance(handler, logging.NullHandler) for handler in logging.getLogger("numbert").handlers)
