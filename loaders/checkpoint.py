@@ -83,7 +83,7 @@ def _family(config: Config) -> ModuleType:
 def _check_template(config: Config, spec: ModelSpec, template: PairTemplate) -> None:
     """Refuse special tokens that leave no position for text, or token types that the model has no row for."""
     if spec.usable_length <= template.num_special:
-        expected = f"more than the {template.num_special} special tokens of a pair and {spec.first_position} unused rows"
+        expected = f"more than the {template.num_special} special tokens of a pair, {spec.first_position} rows unused"
         raise config.error("max_position_embeddings", spec.max_positions, expected)
     if max(spec.num_token_types, 1) <= max(template.types):
         expected = f"at least {max(template.types) + 1}, as the tokenizer gives types 0 to {max(template.types)}"
