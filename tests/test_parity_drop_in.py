@@ -107,6 +107,21 @@ def test_ranking_quality_equals_that_of_transformers():
         assert abs(ndcg[0] - ndcg[1]) <= 1e-6, run["query"]
 
 
+def test_columns_of_tables_are_collections(model):
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+    pairs, texts = [["a", "b"], ["c", "d"]], ["Rain.", "Seven people."]
+    table = datasets.Dataset.from_dict({"pairs": pairs, "texts": texts})
+    expected, ranks = model.predict(pairs), model.rank("people", texts, return_documents=True)
+    for given_pairs, given_texts in (
+        (table["pairs"], table["texts"]),
+        (pandas.Series(pairs), pandas.Series(texts)),
+        (pandas.DataFrame(pairs).to_numpy(), np.array(texts)),
+    ):
+        assert (model.predict(given_pairs) == expected).all()
+        assert model.rank("people", given_texts, return_documents=True) == ranks
+
+
 def test_where_transformers_rebuilds_a_tokenizer_both_behaviours_are_known(tmp_path):
     # tokenizer.json says lower case, tokenizer_config.json does not: numbert takes the first, transformers the second.
     folder = copy_checkpoint("narrow", tmp_path)
