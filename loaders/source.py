@@ -20,6 +20,8 @@ HUB_FILES = [
     "tokenizer_config.json",
     "special_tokens_map.json",
     "vocab.txt",
+    "vocab.json",
+    "merges.txt",
     "model.safetensors",
     "model.safetensors.index.json",
     "model-*-of-*.safetensors",
@@ -27,7 +29,7 @@ HUB_FILES = [
 NEEDED_FILES = [  # one of each row
     ("config.json",),
     ("model.safetensors", "model.safetensors.index.json"),
-    ("tokenizer.json", "vocab.txt"),
+    ("tokenizer.json", "vocab.txt", "merges.txt"),
 ]
 
 

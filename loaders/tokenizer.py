@@ -5,7 +5,7 @@ The `tokenizers` library turns one text into token ids. The template of a pair a
 truncates the calls of other threads. tokenizer.json is taken as published.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,6 +15,9 @@ from .errors import ConfigError, TokenizerError
 from .spec import Config
 
 Result = TypeVar("Result")
+BERTS_SPECIAL = {name: f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")}
+ROBERTAS_SPECIAL = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
+CLASSES_OF_VOCABULARY = ("Bert", "Electra", "DistilBert", "PreTrained")  # the last names no class in particular
 CLASSES_WITHOUT_TYPES = ("Roberta", "XLMRoberta", "Camembert", "MPNet", "DistilBert")
 
 
@@ -48,7 +51,7 @@ class PairTokenizer(NamedTuple):
 
 
 def load_tokenizer(folder: Path, vocab_size: int, num_token_types: int) -> PairTokenizer:
-    """Read tokenizer.json, or vocab.txt with tokenizer_config.json.
+    """Read tokenizer.json, or what older checkpoints have: vocab.txt, or vocab.json with merges.txt.
 
     The token types of a pair are all 0 where the model has none, and where the tokenizer is of a class that
     gives none: transformers then passes none on, whatever the template in tokenizer.json says.
@@ -68,9 +71,12 @@ def load_tokenizer(folder: Path, vocab_size: int, num_token_types: int) -> PairT
     path = folder / "tokenizer.json"
     if path.is_file():
         tokenizer = _guard(path, lambda: Tokenizer.from_file(str(path)))
-    else:
+    elif (folder / "vocab.txt").is_file():
         path = folder / "vocab.txt"
         tokenizer = _guard(path, lambda: _from_vocabulary(path, config))
+    else:
+        path = folder / "merges.txt"
+        tokenizer = _guard(path, lambda: _from_merges(folder / "vocab.json", path, config))
     tokenizer.no_truncation()  # some files carry the settings of whoever saved them
     tokenizer.no_padding()
     template = _guard(path, lambda: _observe_template(path, tokenizer))
@@ -152,9 +158,15 @@ def _max_length(config: Config, low: int) -> int | None:
 
 def _from_vocabulary(path: Path, config: Config) -> Tokenizer:
     """Build BERT's WordPiece tokenizer from its vocabulary, one token a line, and tokenizer_config.json."""
+    kind = str(config.values.get("tokenizer_class", "Bert"))
+    if not kind.startswith(CLASSES_OF_VOCABULARY):
+        raise TokenizerError(
+            f"{path}: found tokenizer_class {kind!r}, expected BERT's; others need a tokenizer.json: let transformers"
+            " load the tokenizer and save it"
+        )
     tokens = path.read_text("utf-8").split("\n")
     vocabulary = {token.rstrip("\r"): i for i, token in enumerate(tokens) if token or i < len(tokens) - 1}
-    special = {name: _special_token(config, name) for name in ("unk", "sep", "pad", "cls", "mask")}
+    special = {name: _special_token(config, name) for name in BERTS_SPECIAL}
     for name in ("unk", "sep", "cls"):
         if special[name] not in vocabulary:
             raise TokenizerError(
@@ -180,8 +192,24 @@ def _from_vocabulary(path: Path, config: Config) -> Tokenizer:
     return tokenizer
 
 
-def _special_token(config: Config, name: str) -> str:
-    token = config.values.get(f"{name}_token", f"[{name.upper()}]")
+def _from_merges(vocabulary: Path, merges: Path, config: Config) -> Tokenizer:
+    """Build RoBERTa's tokenizer: byte pairs, with two separators between the texts of a pair."""
+    tokenizer = Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(config.values.get("add_prefix_space")))
+    special = {name: _special_token(config, name, ROBERTAS_SPECIAL) for name in ROBERTAS_SPECIAL}
+    ids = {}
+    for name, token in special.items():
+        number = tokenizer.token_to_id(token)
+        if number is None:
+            raise TokenizerError(f"{vocabulary}: found no {name} token {token!r}, expected it; download the file again")
+        ids[name] = (token, number)
+    tokenizer.post_processor = processors.RobertaProcessing(ids["sep"], ids["cls"])
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special.values()])
+    return tokenizer
+
+
+def _special_token(config: Config, name: str, defaults: Mapping[str, str] = BERTS_SPECIAL) -> str:
+    token = config.values.get(f"{name}_token", defaults[name])
     if isinstance(token, dict):
         token = token.get("content")
     if not isinstance(token, str) or not token:

@@ -6,7 +6,8 @@ import struct
 
 import numpy as np
 import pytest
-from checkpoints import copy_checkpoint, edit_json, edit_tensors
+from checkpoints import copy_checkpoint, edit_json, edit_tensors, load_golden, tokens_of
+from hostile_pairs import PAIRS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numbert import ConfigError, CrossEncoder, ModelNotFoundError, NumbertError, TokenizerError, WeightsError
@@ -452,3 +453,23 @@ def test_any_value_of_any_setting_loads_or_raises_our_errors(tmp_path_factory, k
     edit_json(path, lambda config: config.update({key.draw(st.sampled_from(names)): value}))
     with contextlib.suppress(NumbertError):
         CrossEncoder(folder, num_threads=1).predict(("a b", "c d"))
+
+
+def test_byte_pairs_from_vocabulary_and_merges(tmp_path):
+    expected = load_golden("roberta")
+    folder = copy_checkpoint("roberta", tmp_path)
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in model["merges"]), "utf-8")
+    loaded = CrossEncoder(folder)
+    ids, _ = tokens_of(PAIRS, loaded._scorer.tokenizer, loaded.spec, loaded.max_seq_length)
+    assert ids == expected.ids
+    edit_json(folder / "tokenizer_config.json", lambda config: config.update(mask_token="<nothing>"))
+    refused(folder, TokenizerError, "vocab.json: found no mask token '<nothing>'")
+
+
+def test_a_plain_vocabulary_of_another_class(tmp_path):
+    folder = copy_checkpoint("vocab-txt", tmp_path)
+    edit_json(folder / "tokenizer_config.json", lambda config: config.update(tokenizer_class="MPNetTokenizer"))
+    refused(folder, TokenizerError, "vocab.txt: found tokenizer_class 'MPNetTokenizer'")
