@@ -9,7 +9,7 @@ from numpy import int32, int64
 from numpy.typing import NDArray
 
 from ..kernels.parameters import LayerNorm, Linear
-from .errors import BackendError, InputError
+from .errors import BackendError, InputError, InputTypeError
 
 logger = logging.getLogger("numbert")
 Array = NDArray[Any]
@@ -92,6 +92,10 @@ def choose_backend(name: str, dtype: str) -> tuple[str, Backend]:
     BackendError
         When "cpu" is asked for by name and Numba cannot be imported.
     """
+    if not isinstance(name, str) or not isinstance(dtype, str):
+        raise InputTypeError(
+            f"backend, dtype: found {type(name).__name__}, {type(dtype).__name__}, expected two strings; pass them"
+        )
     asked = "auto" if name == "torch" else name
     if asked not in BACKENDS:
         raise InputError(f"backend: found {name!r}, expected one of {list(BACKENDS)}; choose one")

@@ -30,6 +30,8 @@ Row = dict[str, Any]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    if sys.stdin is None or sys.stdout is None:
+        return _fail("standard input or output is closed; leave both open")
     parser = make_parser()
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="numbert: %(message)s")  # this is the program, not the library
@@ -39,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except UnicodeEncodeError as error:
+        return _fail(f"the output cannot be written as {error.encoding}: {error.reason}; set PYTHONIOENCODING=utf-8")
     except KeyboardInterrupt:
         return _fail("interrupted")
     except UnicodeError as error:
@@ -46,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NumbertError as error:
         return _fail(str(error))
     except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}; check the path and its permissions")
+        return _fail(f"{error.filename or 'the output'}: {error.strerror}; check the path and its permissions")
     return 0
 
 
@@ -66,7 +70,8 @@ def make_parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         sub.add_argument("--format", choices=formats, default="text", help="of the output (default: text)")
         sub.add_argument("--threads", type=int, help="that compute (default: all cores)")
-        sub.add_argument("--backend", default="auto", choices=("auto", "cpu", "reference"), help="what computes")
+        if run is not run_verify:  # which compares them
+            sub.add_argument("--backend", default="auto", choices=("auto", "cpu", "reference"), help="what computes")
         return sub
 
     rank = command("rank", run_rank, "Sort passages by how well they answer QUERY, best first.", FORMATS)
@@ -114,7 +119,7 @@ def run_rank(options: argparse.Namespace) -> None:
     if options.long_documents == "truncate":
         _report_truncation(model, [(options.query, text) for text in texts])
     rows = (
-        {"rank": place, "corpus_id": rank["corpus_id"], "score": rank["score"], **records[rank["corpus_id"]]}
+        _row({"rank": place, "corpus_id": rank["corpus_id"], "score": rank["score"]}, records[rank["corpus_id"]])
         for place, rank in enumerate(ranks, 1)
     )
     print_rows(rows, options.format, ("score", "text"), sys.stdout)
@@ -127,8 +132,13 @@ def run_score(options: argparse.Namespace) -> None:
     pairs = [(record["query"], record["text"]) for record in records]
     scores = model.predict(pairs, show_progress_bar=_progress(len(pairs)))
     _report_truncation(model, pairs)
-    rows = ({"score": score, **record} for score, record in zip(scores.tolist(), records, strict=True))
+    rows = (_row({"score": score}, record) for score, record in zip(scores.tolist(), records, strict=True))
     print_rows(rows, options.format, ("score", "query", "text"), sys.stdout)
+
+
+def _row(computed: Row, record: Row) -> Row:
+    """Put what was computed before what was read; where both have a name, the input's value is not kept."""
+    return {**computed, **{name: value for name, value in record.items() if name not in computed}}
 
 
 def run_info(options: argparse.Namespace) -> None:
@@ -229,7 +239,7 @@ def _parse_text(line: str, keys: tuple[str, ...], place: str) -> Row:
 def _parse_json(line: str, keys: tuple[str, ...], place: str) -> Row:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{place}: found no valid JSON ({error}), expected an object; correct the line") from None
     if not isinstance(record, dict):
         raise InputError(f"{place}: found a JSON {type(record).__name__}, expected an object; correct the line")
@@ -252,11 +262,16 @@ def print_rows(rows: Iterable[Row], form: str, columns: tuple[str, ...], out: Te
         if form == "jsonl":
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
         elif form == "tsv":
-            out.write("\t".join(str(row[column]).replace("\t", " ") for column in columns) + "\n")
+            fields = (_score_text(row[column], "") if column == "score" else row[column] for column in columns)
+            out.write("\t".join(" ".join(field.splitlines()).replace("\t", " ") for field in fields) + "\n")
         else:
-            out.write(
-                "  ".join(f"{row[column]:9.4f}" if column == "score" else row[column] for column in columns) + "\n"
-            )
+            fields = (_score_text(row[column], "9.4f") if column == "score" else row[column] for column in columns)
+            out.write("  ".join(fields) + "\n")
+
+
+def _score_text(score: float | list[float], form: str) -> str:
+    """Write a score, or one for each label."""
+    return " ".join(format(number, form) for number in (score if isinstance(score, list) else [score]))
 
 
 def print_facts(facts: Row, form: str) -> None:

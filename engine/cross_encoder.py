@@ -33,9 +33,9 @@ from . import options
 from .activations import BY_NAME, Activation, as_activation, choose_activation, softmax
 from .backend import describe_backend
 from .deprecated import accept_old_call, accept_old_constructor, warn_once
-from .errors import BackendError, InputError
-from .inputs import Pair, check_count, check_documents, check_pairs, check_query, is_one_pair
-from .prompts import Prompts
+from .errors import BackendError, InputError, InputTypeError
+from .inputs import Pair, check_count, check_documents, check_pairs, check_query, check_threshold, is_one_pair
+from .prompts import Prompts, check_prompts
 from .saving import TORCH_PATHS, save_folder
 from .scorer import Scorer
 from .workers import usable_cores
@@ -148,18 +148,16 @@ class CrossEncoder:
             model_name_or_path,
             cache_folder=cache_folder, revision=revision, local_files_only=local_files_only, token=token,
         )  # fmt: skip
-        if num_labels not in (None, checkpoint.spec.num_labels):
+        if num_labels is not None and check_count(num_labels, "num_labels", low=1) != checkpoint.spec.num_labels:
             raise InputError(
                 f"num_labels: found {num_labels}, the checkpoint has {checkpoint.spec.num_labels}; leave it out"
             )
         saved = checkpoint.saved
         self.activation_fn: Activation = choose_activation(activation_fn, saved.activation, checkpoint.spec.num_labels)
-        self.prompts = dict(saved.prompts if prompts is None else prompts)
-        self.default_prompt_name = saved.default_prompt_name if default_prompt_name is None else default_prompt_name
-        if self.default_prompt_name is not None and self.default_prompt_name not in self.prompts:
-            raise InputError(
-                f"default_prompt_name: found {self.default_prompt_name!r}, expected one of {list(self.prompts)}; add it"
-            )
+        self.prompts, self.default_prompt_name = check_prompts(
+            saved.prompts if prompts is None else prompts,
+            saved.default_prompt_name if default_prompt_name is None else default_prompt_name,
+        )
         self.model_card_data = options.NoModelCard()
         self.model_path = checkpoint.folder
         self.config = SimpleNamespace(**{**checkpoint.config, "num_labels": checkpoint.spec.num_labels})
@@ -400,7 +398,8 @@ class CrossEncoder:
         options.check_device(device)
         if chunk_size is not None:
             check_count(chunk_size, "chunk_size", low=1)
-        if long_documents not in ("truncate", "windows"):
+        threshold = check_threshold(score_threshold)
+        if not isinstance(long_documents, str) or long_documents not in ("truncate", "windows"):
             raise InputError(f"long_documents: found {long_documents!r}, expected 'truncate' or 'windows'; choose one")
         query = check_query(query)
         texts, given = check_documents(documents)
@@ -410,7 +409,7 @@ class CrossEncoder:
         windows = long_documents == "windows"
         logits = self._logits(pairs, batch_size, show_progress_bar, self.max_seq_length, windows)
         scores = _scores(logits, activation)
-        kept = [i for i in range(len(texts)) if score_threshold is None or scores[i] >= score_threshold]
+        kept = [i for i in range(len(texts)) if threshold is None or scores[i] >= threshold]
         order = sorted(kept, key=lambda i: (scores[i], logits[i, 0]), reverse=True)[:limit]
         results: list[dict[str, Any]] = [{"corpus_id": i, "score": float(scores[i])} for i in order]
         if return_documents:
@@ -439,7 +438,8 @@ class CrossEncoder:
     ) -> None:
         """Write the model into a folder that numbert and sentence-transformers load.
 
-        Weights and tokenizer are copied as they were loaded; maximal length, activation and prompts are those of now.
+        Weights and tokenizer files are copied from the folder that was loaded; maximal length, activation and prompts
+        are those of now.
 
         Parameters
         ----------
@@ -526,7 +526,9 @@ def _torch() -> Any:
 
 def _scores(logits: NDArray[Any], activation: Activation) -> NDArray[Any]:
     """Apply the activation to logits (N, labels); one label gives scores (N,)."""
-    scores = np.asarray(activation(logits)) if len(logits) else logits
+    scores = np.asarray(activation(logits.copy())) if len(logits) else logits  # a copy: it may work in place
+    if scores.dtype.kind not in "biuf":
+        raise InputTypeError(f"activation_fn: made {scores.dtype}, expected real numbers; correct it")
     if scores.shape != logits.shape:
         raise InputError(
             f"activation_fn: made shape {scores.shape} of logits {logits.shape}, expected the same; correct it"

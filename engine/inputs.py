@@ -1,5 +1,6 @@
 """Input checks: what the caller gave becomes a list of (query, passage) strings, or an error that names the place."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -35,7 +36,18 @@ def check_pairs(inputs: Any) -> tuple[list[Pair], bool]:
 
 def check_query(query: Any) -> str:
     """Return the query of `rank`."""
-    return _check_text(query, "query")
+    return check_text(query, "query")
+
+
+def check_threshold(value: Any) -> float | None:
+    """Return the `score_threshold` of `rank`."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise InputTypeError(f"score_threshold: found {_describe(value)}, expected a number; pass one")
+    if value != value:
+        raise InputError("score_threshold: found nan, expected a number; pass one")
+    return float(min(max(value, -sys.float_info.max), sys.float_info.max))
 
 
 def check_documents(documents: Any) -> tuple[list[str], list[Any]]:
@@ -51,7 +63,7 @@ def check_documents(documents: Any) -> tuple[list[str], list[Any]]:
             f"documents: found {_describe(documents)}, expected a list of passages; put a single passage into a list"
         )
     given = list(_iterate(documents, "documents"))
-    return [_check_text(text, f"documents[{i}]") for i, text in enumerate(given)], given
+    return [check_text(text, f"documents[{i}]") for i, text in enumerate(given)], given
 
 
 def check_count(value: Any, name: str, *, low: int) -> int:
@@ -88,10 +100,11 @@ def _check_pair(pair: Any, place: str) -> Pair:
         raise InputTypeError(f"{place}: found {_describe(pair)}, expected a pair (query, passage); pass two strings")
     if len(pair) != 2:
         raise InputError(f"{place}: found {len(pair)} items, expected 2, (query, passage); join or split the texts")
-    return _check_text(pair[0], f"{place}[0]"), _check_text(pair[1], f"{place}[1]")
+    return check_text(pair[0], f"{place}[0]"), check_text(pair[1], f"{place}[1]")
 
 
-def _check_text(text: Any, place: str) -> str:
+def check_text(text: Any, place: str) -> str:
+    """Return a text that is a string of valid Unicode."""
     if not isinstance(text, str):
         raise InputTypeError(f"{place}: found {_describe(text)}, expected str; convert it")
     if not text.isascii():
@@ -103,9 +116,12 @@ def _check_text(text: Any, place: str) -> str:
                 f"{place}: found {found}, expected valid Unicode; decode the text again, or replace with"
                 " text.encode(errors='replace').decode()"
             ) from None
-    return str(text)
+    return str.__str__(text)  # an enumeration's own __str__ would give its name
 
 
 def _describe(value: Any) -> str:
-    shown = repr(value)
+    try:
+        shown = repr(value)
+    except Exception:  # a value may refuse to be shown, as integers of thousands of digits do
+        return type(value).__name__
     return f"{type(value).__name__} ({shown if len(shown) <= 40 else shown[:37] + '...'})"

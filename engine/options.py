@@ -1,7 +1,7 @@
 """sentence-transformers' options that choose nothing here: each is honoured or refused by name, none ignored."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .deprecated import warn_once
@@ -51,7 +51,7 @@ def dtype_from(model_kwargs: Mapping[str, Any] | None, dtype: str) -> str:
     InputError
         When an option is none of these.
     """
-    for name, value in (model_kwargs or {}).items():
+    for name, value in _settings("model_kwargs", model_kwargs):
         if name in ("dtype", "torch_dtype"):
             asked = str(value).removeprefix("torch.")
             if asked not in ("auto", "None"):  # both: numbert's default, which is float32 whatever the file holds
@@ -63,7 +63,7 @@ def dtype_from(model_kwargs: Mapping[str, Any] | None, dtype: str) -> str:
 
 def num_labels_from(config_kwargs: Mapping[str, Any] | None, num_labels: int | None) -> int | None:
     """Read the options of transformers' configurations: the number of labels, and a dropout that scoring has not."""
-    for name, value in (config_kwargs or {}).items():
+    for name, value in _settings("config_kwargs", config_kwargs):
         if name == "num_labels":
             num_labels = value if num_labels is None else num_labels
         elif name != "classifier_dropout":  # acts in training only
@@ -75,7 +75,7 @@ def num_labels_from(config_kwargs: Mapping[str, Any] | None, num_labels: int | N
 
 def max_length_from(processor_kwargs: Mapping[str, Any] | None, max_length: int | None) -> int | None:
     """Read the options of transformers' tokenizers: the longest pair."""
-    for name, value in (processor_kwargs or {}).items():
+    for name, value in _settings("processor_kwargs", processor_kwargs):
         if name in ("model_max_length", "max_length"):
             max_length = value if max_length is None else max_length
         elif name not in ("use_fast", "padding_side") and (name, value) != ("truncation_side", "right"):
@@ -94,20 +94,25 @@ def max_length_of_call(processing_kwargs: Mapping[str, Any] | None) -> int | Non
     InputError, InputTypeError
         When it asks for anything but a length (truncation is always "longest_first", padding never happens).
     """
-    if processing_kwargs is None:
-        return None
-    if not isinstance(processing_kwargs, Mapping):
-        raise InputTypeError(f"processing_kwargs: found {type(processing_kwargs).__name__}, expected a dict; pass one")
     length = None
-    for kind, settings in processing_kwargs.items():
+    for kind, settings in _settings("processing_kwargs", processing_kwargs):
         if kind not in ("text", "common"):
             raise InputError(
                 f"processing_kwargs[{kind!r}]: found a setting for {kind!r}, expected 'text'; leave it out"
             )
-        for name, value in settings.items():
+        for name, value in _settings(f"processing_kwargs[{kind!r}]", settings):
             if name == "max_length":
                 length = value
             elif name != "padding" and (name, value) not in (("truncation", True), ("truncation", "longest_first")):
                 place = f"processing_kwargs[{kind!r}][{name!r}]"
                 raise InputError(f"{place}: found {value!r}, expected only 'max_length'; leave it out")
     return length
+
+
+def _settings(place: str, given: Any) -> Iterable[tuple[str, Any]]:
+    """Return the items of an optional dictionary."""
+    if given is None:
+        return ()
+    if not isinstance(given, Mapping):
+        raise InputTypeError(f"{place}: found {type(given).__name__}, expected a dict; pass one")
+    return given.items()

@@ -1,9 +1,11 @@
 """Prompts: a text that is put in front of every query, for models that were trained with one."""
 
 import logging
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from .errors import InputError
+from .errors import InputError, InputTypeError
+from .inputs import check_text
 
 logger = logging.getLogger("numbert")
 
@@ -19,19 +21,36 @@ class Prompts(NamedTuple):
 
         Raises
         ------
-        InputError
-            When no prompt has the name.
+        InputError, InputTypeError
+            When no prompt has the name, or the prompt is no string of valid Unicode.
         """
         if prompt is not None:
+            prompt = check_text(prompt, "prompt")
             if name is not None:
                 logger.warning(
                     "Provide either a `prompt`, a `prompt_name`, or neither, but not both. "
                     "Ignoring the `prompt_name` in favor of `prompt`."
                 )
             return prompt
-        if name is not None and name not in self.by_name:
+        if name is not None and not (isinstance(name, str) and name in self.by_name):
             raise InputError(
                 f"Prompt name '{name}' not found in the configured prompts dictionary with keys {list(self.by_name)!r}."
             )
         chosen = name if name is not None else self.default_name
         return self.by_name.get(chosen, "") if chosen is not None else ""
+
+
+def check_prompts(prompts: Any, default_name: Any) -> Prompts:
+    """Return the prompts that a constructor was given.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        When they are no dictionary of strings, or the default is none of their names.
+    """
+    if not isinstance(prompts, Mapping):
+        raise InputTypeError(f"prompts: found {type(prompts).__name__}, expected a dict of strings; pass one")
+    checked = {check_text(name, "prompts"): check_text(text, f"prompts[{name!r}]") for name, text in prompts.items()}
+    if default_name is not None and not (isinstance(default_name, str) and default_name in checked):
+        raise InputError(f"default_prompt_name: found {default_name!r}, expected one of {list(checked)}; add it")
+    return Prompts(checked, default_name)

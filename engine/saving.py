@@ -1,14 +1,17 @@
 """Write a model's folder again, so that numbert and sentence-transformers load the same model from it."""
 
+import functools
 import json
-import os
 import shutil
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..loaders.tensors import INDEX, weight_files
+
 COPIED = ("README.md", "LICENSE", "tokenizer.json", "vocab.txt", "special_tokens_map.json", "vocab.json", "merges.txt")
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
+READ_BEFORE_OTHERS = ("model.safetensors", INDEX, "tokenizer.json", "vocab.txt", "merges.txt")
 # What sentence-transformers builds of a folder: one module, transformers' model with its head.
 MODULES = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}]
 MODULE_SETTINGS = {
@@ -39,29 +42,39 @@ def save_folder(source: Path, target: Path, settings: Mapping[str, Any], max_len
     max_length : int
         For tokenizer_config.json.
     """
-    target.mkdir(parents=True, exist_ok=True)
-    for pattern in (*COPIED, *WEIGHTS):
-        for path in sorted(source.glob(pattern)):
-            _put(target / path.name, lambda place, path=path: shutil.copyfile(path, place))  # type: ignore[misc]
     tokenizer = source / "tokenizer_config.json"
     tokenizer_settings = json.loads(tokenizer.read_bytes()) if tokenizer.is_file() else {}
     config = json.loads((source / "config.json").read_bytes())
     config.pop("sbert_ce_default_activation_function", None)
     config["sentence_transformers"] = {"activation_fn": settings["activation_fn"]}
-    for name, content in (
-        ("tokenizer_config.json", {**tokenizer_settings, "model_max_length": max_length}),
-        ("config.json", config),
-        ("modules.json", MODULES),
-        ("sentence_bert_config.json", MODULE_SETTINGS),
-        ("config_sentence_transformers.json", {"model_type": "CrossEncoder", **settings}),
-    ):
-        text = json.dumps(content, indent=2, ensure_ascii=False)
-        _put(target / name, lambda place, text=text: place.write_text(text + "\n", "utf-8"))  # type: ignore[misc]
+    written = {
+        "tokenizer_config.json": {**tokenizer_settings, "model_max_length": max_length},
+        "config.json": config,
+        "modules.json": MODULES,
+        "sentence_bert_config.json": MODULE_SETTINGS,
+        "config_sentence_transformers.json": {"model_type": "CrossEncoder", **settings},
+    }
+    texts = {name: json.dumps(content, indent=2, ensure_ascii=False).encode() for name, content in written.items()}
+    copied = [source / name for name in (*COPIED, INDEX) if (source / name).is_file()] + weight_files(source)
+    if (source / "model.safetensors").is_file():
+        copied = [path for path in copied if path.name != INDEX]
+    target.mkdir(parents=True, exist_ok=True)
+    for path in copied:
+        _put(target / path.name, functools.partial(shutil.copyfile, path))
+    for name, content in texts.items():
+        _put(target / name, functools.partial(_write, content))
+    # What another model left here would be read instead of, or together with, what was written.
+    for name in {*READ_BEFORE_OTHERS} - {path.name for path in copied}:
+        (target / name).unlink(missing_ok=True)
+
+
+def _write(content: bytes, place: Path) -> None:
+    place.write_bytes(content + b"\n")
 
 
 def _put(target: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make a file beside the target, then move it there in one step."""
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         write(beside)
         beside.replace(target)

@@ -93,7 +93,7 @@ def _check_template(config: Config, spec: ModelSpec, template: PairTemplate) -> 
 def _read_saved(folder: Path, config: Config) -> Saved:
     """Return what the author saved; the three places of the activation are those of sentence-transformers."""
     path = folder / "config_sentence_transformers.json"
-    newer = Config.read(path) if path.is_file() else Config(path, {})
+    newer = Config.read(path) if os.path.lexists(path) else Config(path, {})
     places = [
         (newer.path, newer.values.get("activation_fn")),
         (config.path, _object(config, "sentence_transformers").get("activation_fn")),
@@ -109,7 +109,7 @@ def _read_saved(folder: Path, config: Config) -> Saved:
     prompts, default = _object(newer, "prompts"), newer.values.get("default_prompt_name")
     if not all(isinstance(text, str) for text in prompts.values()):
         raise newer.error("prompts", prompts, "an object of strings")
-    if default is not None and default not in prompts:
+    if default is not None and not (isinstance(default, str) and default in prompts):
         raise newer.error("default_prompt_name", default, f"one of {list(prompts)}")
     return Saved(activation, prompts, default)
 

@@ -5,6 +5,7 @@ The `tokenizers` library turns one text into token ids. The template of a pair a
 truncates the calls of other threads. tokenizer.json is taken as published.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -62,7 +63,7 @@ def load_tokenizer(folder: Path, vocab_size: int, num_token_types: int) -> PairT
         When a file is damaged, or knows ids for which the model has no row.
     """
     config_path = folder / "tokenizer_config.json"
-    config = Config.read(config_path) if config_path.is_file() else Config(config_path, {})
+    config = Config.read(config_path) if os.path.lexists(config_path) else Config(config_path, {})
     side = config.values.get("truncation_side", "right")
     if side != "right":
         raise TokenizerError(

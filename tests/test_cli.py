@@ -75,6 +75,41 @@ def test_info_and_warmup(run):
     assert "kernel_cache" in out
 
 
+def test_computed_values_win_over_those_of_the_input(run):
+    _, out, _ = run("rank", "people", "--format", "jsonl", stdin=b'{"text": "a", "score": 99, "rank": 7, "id": 5}\n')
+    row = json.loads(out)
+    assert (row["rank"], row["id"]) == (1, 5)
+    assert row["score"] < 10
+    code, out, _ = run("score", stdin=b'{"query": "a", "text": "b", "score": "high"}\n')
+    assert code == 0
+    assert float(out.split()[0]) < 10
+
+
+def test_several_labels_are_written_side_by_side(run):
+    _, out, _ = run("score", "--model", str(ROOT / "tests" / "goldens" / "roberta"), stdin=b"a\tb\n")
+    assert len([float(number) for number in out.split()[:3]]) == 3
+
+
+def test_a_row_of_tsv_is_one_line(run):
+    _, out, _ = run("rank", "q", "--format", "tsv", stdin=b'{"text": "two\\nlines\\tand a tab"}\n')
+    assert out.endswith("\ttwo lines and a tab\n")
+    assert out.count("\n") == 1
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&-"])
+def test_closed_streams_are_an_error_message(closed):
+    result = subprocess.run(
+        f"{sys.executable} -m numbert info {closed}",
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT.parent,
+    )
+    assert result.returncode == 1
+    assert result.stderr == "numbert: error: standard input or output is closed; leave both open\n"
+
+
 def test_no_passages_give_no_output(run):
     assert run("rank", "q", stdin=b"")[:2] == (0, "")
 
@@ -88,6 +123,8 @@ def test_no_passages_give_no_output(run):
         (["rank", "q"], b'{"text": "a"}\nplain\n', 1, "standard input, line 2: found no valid JSON"),
         (["rank", "q"], b'{"text": 5}\n', 1, "standard input, line 1: found text = 5, expected a string"),
         (["rank", "q"], b'{"text": "a"}\n[1]\n', 1, "line 2: found a JSON list, expected an object"),
+        (["rank", "q"], b'{"text":' + b"[" * 100_000, 1, "standard input, line 1: found no valid JSON"),
+        (["rank", "q", "--score-threshold", "nan"], b"a", 1, "score_threshold: found nan"),
         (["rank", "q"], b"\xff\xfe", 1, "the input is not UTF-8"),
         (["rank", "q", "--top-k", "-1"], b"a", 1, "top_k must be 0 or more"),
         (["rank", "q", "--threads", "0"], b"a", 1, "num_threads must be a positive integer"),

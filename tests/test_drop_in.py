@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from checkpoints import FAMILIES, GOLDENS, copy_checkpoint, edit_json
 from hostile_pairs import PAIRS
-from numbert import BackendError, CrossEncoder, InputError
+from numbert import BackendError, CrossEncoder, InputError, InputTypeError
 from numbert.engine import deprecated
 from numbert.engine.activations import identity, sigmoid, tanh
 
@@ -121,12 +121,20 @@ def test_old_properties(caplog):
         ({"config_kwargs": {"num_labels": 2}}, "num_labels: found 2, the checkpoint has 1"),
         ({"processor_kwargs": {"truncation_side": "left"}}, r"processor_kwargs\['truncation_side'\]: found 'left'"),
         ({"default_prompt_name": "none"}, "default_prompt_name: found 'none', expected one of"),
+        ({"default_prompt_name": []}, r"default_prompt_name: found \[\], expected one of"),
+        ({"prompts": {"a": "\ud800"}}, r"prompts\['a'\]: found a lone surrogate"),
         ({"max_length": 513}, "max_length: found 513"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(options, message):
     with pytest.raises(InputError, match=message):
         CrossEncoder(**options)
+
+
+@pytest.mark.parametrize("name", ["prompts", "model_kwargs", "processor_kwargs", "config_kwargs"])
+def test_dictionaries_are_dictionaries(name):
+    with pytest.raises(InputTypeError, match=f"{name}: found list, expected a dict"):
+        CrossEncoder(**{name: []})
 
 
 def test_options_that_change_nothing_are_accepted(model, caplog):
@@ -258,6 +266,46 @@ def test_saving_over_itself_keeps_the_weights(tmp_path):
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.parametrize(("first", "second"), [("narrow", "sharded-bfloat16"), ("sharded-bfloat16", "narrow")])
+def test_what_another_model_left_in_the_folder_is_not_read(tmp_path, first, second):
+    CrossEncoder(GOLDENS / first).save_pretrained(tmp_path)
+    model = CrossEncoder(GOLDENS / second)
+    model.save_pretrained(tmp_path)
+    assert (CrossEncoder(tmp_path).predict(PAIRS[:5]) == model.predict(PAIRS[:5])).all()
+
+
+def test_a_vocabulary_is_not_shadowed_by_an_older_tokenizer(tmp_path):
+    CrossEncoder(GOLDENS / "narrow").save_pretrained(tmp_path)
+    model = CrossEncoder(GOLDENS / "vocab-txt")
+    model.save_pretrained(tmp_path)
+    assert (CrossEncoder(tmp_path).predict(PAIRS[:5]) == model.predict(PAIRS[:5])).all()
+
+
+def test_shards_of_any_name_are_saved(tmp_path):
+    folder = copy_checkpoint("sharded-bfloat16", tmp_path)
+    (folder / "model-00001-of-00005.safetensors").rename(folder / "part0.safetensors")
+    text = (folder / "model.safetensors.index.json").read_text()
+    (folder / "model.safetensors.index.json").write_text(text.replace("model-00001-of-00005", "part0"))
+    CrossEncoder(folder).save_pretrained(tmp_path / "new")
+    assert CrossEncoder(tmp_path / "new").predict(PAIRS[0]) == CrossEncoder(folder).predict(PAIRS[0])
+
+
+def test_threads_that_save_to_one_folder_leave_a_whole_model(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    model = CrossEncoder(GOLDENS / "narrow")
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: model.save_pretrained(tmp_path), range(20)))
+    assert CrossEncoder(tmp_path).predict(PAIRS[0]) == model.predict(PAIRS[0])
+
+
+def test_an_activation_may_work_in_place(model):
+    ranks = [
+        model.rank(QUERY, PASSAGES, activation_fn=function) for function in (lambda x: x * 0, lambda x: x.__imul__(0))
+    ]
+    assert ranks[0] == ranks[1]
+
+
 def test_what_cannot_be_saved_is_refused(tmp_path):
     with pytest.raises(InputError, match="safe_serialization: found False"):
         CrossEncoder().save_pretrained(tmp_path, safe_serialization=False)
@@ -325,6 +373,7 @@ def test_a_model_saved_by_an_embedding_library_keeps_its_prompts_to_itself(tmp_p
         ({"prompts": {"q": 3}}, "prompts: found {'q': 3}"),
         ({"prompts": 3}, "prompts: found 3, expected an object"),
         ({"default_prompt_name": "q"}, "default_prompt_name: found 'q', expected one of"),
+        ({"default_prompt_name": []}, "default_prompt_name: found []"),
     ],
 )
 def test_saved_prompts_are_checked(tmp_path, content, message):

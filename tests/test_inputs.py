@@ -69,6 +69,17 @@ def test_everything_else_is_refused_with_its_place(inputs, error, message):
         check_pairs(inputs)
 
 
+class Named(str):
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "another text"
+
+
+def test_a_string_of_another_class_is_its_characters():
+    assert check_pairs(("q", Named("Berlin has many people"))) == ([("q", "Berlin has many people")], True)
+
+
 def test_long_values_are_shortened_in_messages():
     with pytest.raises(InputError) as caught:
         check_pairs("x" * 10_000)
@@ -104,6 +115,12 @@ def test_wrong_documents_are_refused_with_their_place(documents, error, message)
         ({"batch_size": "8"}, TypeError, "batch_size: found str"),
         ({"activation_fn": "relu"}, ValueError, "activation_fn: found 'relu', expected one of"),
         ({"activation_fn": 3}, TypeError, "activation_fn: found int"),
+        ({"activation_fn": lambda logits: logits * 1j}, TypeError, "activation_fn: made complex"),
+        ({"activation_fn": lambda logits: logits.astype(object)}, TypeError, "activation_fn: made object"),
+        ({"prompt": 0}, TypeError, "prompt: found int"),
+        ({"prompt": "\ud800"}, ValueError, "prompt: found a lone surrogate"),
+        ({"prompt_name": []}, ValueError, "Prompt name"),
+        ({"processing_kwargs": []}, TypeError, "processing_kwargs: found list, expected a dict"),
         ({"activation_fn": lambda logits: logits[:1]}, ValueError, r"activation_fn: made shape \(1, 1\)"),
     ],
 )
@@ -118,6 +135,9 @@ def test_wrong_options_of_predict(model, options, error, message):
         ({"top_k": -1}, ValueError, "top_k must be 0 or more, got -1"),
         ({"top_k": 1.5}, TypeError, "top_k: found float"),
         ({"query": None}, TypeError, "query: found NoneType"),
+        ({"score_threshold": float("nan")}, ValueError, "score_threshold: found nan"),
+        ({"score_threshold": "x"}, TypeError, "score_threshold: found str"),
+        ({"top_k": 10**5000, "query": 10**5000}, TypeError, "query: found int, expected str"),
     ],
 )
 def test_wrong_options_of_rank(model, options, error, message):

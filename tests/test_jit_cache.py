@@ -115,3 +115,31 @@ def test_an_unknown_instruction_set_is_refused():
         capture_output=True, text=True, timeout=60, cwd=ROOT.parent, env={**os.environ, "NUMBERT_ISA": "avx1024"},
     )  # fmt: skip
     assert "NUMBERT_ISA: found 'avx1024', expected one of" in result.stderr
+
+
+FORK_WHILE_COMPILING = """
+import os, threading, time, warnings
+warnings.simplefilter("ignore")
+from numbert import CrossEncoder
+model = CrossEncoder(num_threads=1)
+thread = threading.Thread(target=model.predict, args=(("a", "b"),))
+thread.start()
+time.sleep(0.5)  # long before the kernels are compiled
+child = os.fork()
+if child == 0:
+    model.predict(("a", "b"))
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+thread.join()
+print(status)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_process_forked_while_kernels_are_compiled_can_compile_them_too():
+    environment = {**os.environ, "NUMBERT_CACHE_DIR": "off"}
+    result = subprocess.run(
+        [sys.executable, "-c", FORK_WHILE_COMPILING],
+        capture_output=True, text=True, timeout=120, cwd=ROOT.parent, env=environment,
+    )  # fmt: skip
+    assert result.stdout.strip() == "0", result.stderr

@@ -473,3 +473,10 @@ def test_a_plain_vocabulary_of_another_class(tmp_path):
     folder = copy_checkpoint("vocab-txt", tmp_path)
     edit_json(folder / "tokenizer_config.json", lambda config: config.update(tokenizer_class="MPNetTokenizer"))
     refused(folder, TokenizerError, "vocab.txt: found tokenizer_class 'MPNetTokenizer'")
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "config_sentence_transformers.json"])
+def test_an_optional_file_that_is_there_must_be_readable(folder, name):
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(folder / "gone")
+    refused(folder, ConfigError, f"{name}: cannot be read")

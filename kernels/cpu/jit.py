@@ -21,12 +21,22 @@ from typing import Any, TypeVar
 import llvmlite
 from numba import njit
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic as numba_intrinsic
 
 from .isa import ISA
 
 logger = logging.getLogger("numbert.jit")
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+if hasattr(os, "register_at_fork"):
+    # A process forked while another thread compiles would inherit Numba's lock in the hands of a thread that it lacks.
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
 
 
 def kernel(function: F) -> F:
