@@ -193,7 +193,7 @@ def _attention_case(model: str, c: int, heads: int, length: int) -> Case:
     scratch = (aligned_empty(width * padded), aligned_empty(TILE_ROWS, padded), aligned_empty(TILE_ROWS))
 
     def run() -> None:
-        attend(query, offsets, key_value, offsets, scale, *scratch, context)
+        attend(query, offsets, key_value, offsets, scale, None, *scratch, context)
 
     def error() -> float:
         run()
