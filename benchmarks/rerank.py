@@ -8,6 +8,7 @@ timed, the logits of every float32 engine must agree with numbert's. Markdown on
 """
 
 import argparse
+import math
 import os
 import statistics
 import sys
@@ -163,7 +164,7 @@ def largest_difference(a: Logits, b: Logits) -> float:
 
 def time_job(engines: Sequence[Engine], job: Job, rounds: int) -> list[Result]:
     """Find each engine's setting, then let the engines take turns."""
-    results = [Result(_fastest_setting(engine, job), []) for engine in engines]
+    results = [Result(setting, []) for setting in fastest_settings(engines, job)]
     for number in range(rounds):
         progress(f"round {number + 1} of {rounds}, pairs: {len(job.pairs)}")
         for engine, result in zip(engines, results, strict=True):
@@ -171,17 +172,24 @@ def time_job(engines: Sequence[Engine], job: Job, rounds: int) -> list[Result]:
     return results
 
 
-def _fastest_setting(engine: Engine, job: Job) -> Setting:
-    """Try the settings that can make a difference, in turns; the best turn of each counts."""
-    limit = len(job.pairs)
-    sizes = sorted({min(size, limit) for size in BATCH_SIZES})
-    settings = [Setting(size, split=False) for size in sizes]
-    if engine.can_split:
-        settings += [Setting(size, split=True) for size in sizes if size < limit]
-    trials = [[_turn(engine, job, setting) for setting in settings] for _ in range(TRIALS)]
-    times = {setting: min(turns) for setting, turns in zip(settings, zip(*trials, strict=True), strict=True)}
-    progress(f"{engine.name}: " + ", ".join(f"[{setting}] {1e3 * time:.1f} ms" for setting, time in times.items()))
-    return min(settings, key=times.__getitem__)
+def fastest_settings(engines: Sequence[Engine], job: Job) -> list[Setting]:
+    """Try all settings in turns, engine after engine, TRIALS times; the best turn of each counts."""
+    times = [dict.fromkeys(_settings(engine, len(job.pairs)), math.inf) for engine in engines]
+    for _ in range(TRIALS):
+        for engine, own in zip(engines, times, strict=True):
+            for setting in own:
+                own[setting] = min(own[setting], _turn(engine, job, setting))
+    for engine, own in zip(engines, times, strict=True):
+        progress(f"{engine.name}: " + ", ".join(f"[{setting}] {1e3 * best:.1f} ms" for setting, best in own.items()))
+    return [min(own, key=own.__getitem__) for own in times]
+
+
+def _settings(engine: Engine, pairs: int) -> list[Setting]:
+    """List the settings that can make a difference for so many pairs."""
+    sizes = sorted({min(size, pairs) for size in BATCH_SIZES})
+    shared = [Setting(size, split=False) for size in sizes]
+    split = [Setting(size, split=True) for size in sizes if size < pairs]
+    return shared + split if engine.can_split else shared
 
 
 def warn_of_disturbance(engines: Sequence[Engine], results: Sequence[Result]) -> None:
