@@ -16,6 +16,7 @@ from numbert.kernels.cpu.elementwise import add_and_normalize, embed
 from numbert.kernels.cpu.isa import LANES, TILE_ROWS, TILE_WIDTH
 from numbert.kernels.cpu.linear import ROW_BLOCK
 from numbert.kernels.cpu.micro_kernel import tile
+from numbert.kernels.cpu.operands import Operand
 from numbert.kernels.cpu.packing import aligned_empty, fill_up, pack_linear, pack_norm, round_up
 from numbert.kernels.cpu.simd import load, store
 from numbert.kernels.cpu.vector_math import exp, gelu, tanh
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 TOKENS = 8 * ROW_BLOCK
+UNUSED = Operand(np.empty((1, 1), int32), np.empty(1, float32))  # float32 activations need no other form
 REPEATS = 50  # of small work within one call, so that calling from Python does not count
 generator = np.random.default_rng(4)
 
@@ -122,10 +124,10 @@ def _linear_cases(model: str, c: int, f: int, heads: int) -> list[Case]:
 
 def _project_heads_case(model: str, c: int, heads: int) -> Case:
     layer, x = _linear(2 * c, c), _normal(TOKENS, c)
-    packed, out = pack_linear(layer), aligned_empty(2 * heads, TOKENS + TILE_WIDTH, c // heads)
+    packed, out = pack_linear(layer, "float32"), aligned_empty(2 * heads, TOKENS + TILE_WIDTH, c // heads)
 
     def run() -> None:
-        linear.project_heads(x, packed, out)
+        linear.project_heads(x, packed, UNUSED, out)
 
     def error() -> float:
         run()
@@ -139,10 +141,10 @@ def _rows_case(
     model: str, name: str, kernel: Callable[..., None], bend: Callable[[Array], Array], outputs: int, inputs: int
 ) -> Case:
     layer, x, out = _linear(outputs, inputs), _normal(ROW_BLOCK, inputs), aligned_empty(ROW_BLOCK, outputs)
-    packed = pack_linear(layer)
+    packed = pack_linear(layer, "float32")
 
     def run() -> None:
-        kernel(x, 0, ROW_BLOCK, packed, out)
+        kernel(x, 0, ROW_BLOCK, packed, UNUSED, out)
 
     def error() -> float:
         run()
@@ -153,11 +155,11 @@ def _rows_case(
 
 def _residual_case(model: str, c: int) -> Case:
     layer, norm, a, given = _linear(c, c), _layer_norm(c), _normal(TOKENS, c), _normal(TOKENS, c)
-    packed, packed_norm = pack_linear(layer), pack_norm(norm)
+    packed, packed_norm = pack_linear(layer, "float32"), pack_norm(norm)
     x, product = fill_up(given, *given.shape), aligned_empty(ROW_BLOCK, c)
 
     def run() -> None:
-        linear.linear_residual_norm(a, packed, packed_norm, product, x)
+        linear.linear_residual_norm(a, packed, packed_norm, UNUSED, product, x)
 
     def error() -> float:
         x[...] = given
@@ -169,16 +171,16 @@ def _residual_case(model: str, c: int) -> Case:
 
 def _feed_forward_case(model: str, c: int, f: int) -> Case:
     up, down, norm, given = _linear(f, c), _linear(c, f), _layer_norm(c), _normal(TOKENS, c)
-    packed = (pack_linear(up), pack_linear(down), pack_norm(norm))
+    packed = (pack_linear(up, "float32"), pack_linear(down, "float32"), pack_norm(norm))
     x, hidden, product = fill_up(given, *given.shape), aligned_empty(ROW_BLOCK, f), aligned_empty(ROW_BLOCK, c)
 
     def run() -> None:
-        linear.feed_forward(x, *packed, hidden, product)
+        linear.feed_forward(x, *packed, UNUSED, hidden, product)
 
     def error() -> float:
         x[...] = given
         run()
-        weights = reference.pack_feed_forward(up, down, norm, np.dtype(float64))
+        weights = reference.pack_feed_forward(up, down, norm, "float64")
         return _difference(x, reference.feed_forward_block(_double(given), weights, reference.Workspace()))
 
     return Case(f"{model}: feed_forward", "FLOP", 4.0 * TOKENS * c * f, run, error)

@@ -4,7 +4,6 @@ import importlib
 import logging
 from typing import Any, Protocol
 
-import numpy as np
 from numpy import int32, int64
 from numpy.typing import NDArray
 
@@ -14,7 +13,7 @@ from .errors import BackendError, InputError, InputTypeError
 logger = logging.getLogger("numbert")
 Array = NDArray[Any]
 BACKENDS = ("auto", "cpu", "reference")
-DTYPES = {"cpu": ("float32",), "reference": ("float32", "float64")}
+DTYPES = {"cpu": ("float32", "bfloat16", "int8"), "reference": ("float32", "float64")}
 
 
 class Backend(Protocol):
@@ -23,27 +22,25 @@ class Backend(Protocol):
     Weights and activations are the backend's own: whoever calls passes them on and looks at none but the logits.
     """
 
-    def pack_embedding(
-        self, word: Array, position: Array, token_type: Array, norm: LayerNorm, dtype: np.dtype[Any]
-    ) -> Any:
+    def pack_embedding(self, word: Array, position: Array, token_type: Array, norm: LayerNorm, dtype: str) -> Any:
         """Prepare the embedding tables."""
 
     def pack_attention(
         self, query: Linear, key: Linear, value: Linear, output: Linear, norm: LayerNorm, num_heads: int,
-        dtype: np.dtype[Any],
+        dtype: str,
     ) -> Any:  # fmt: skip
         """Prepare the weights of an attention block."""
 
-    def pack_feed_forward(self, up: Linear, down: Linear, norm: LayerNorm, dtype: np.dtype[Any]) -> Any:
+    def pack_feed_forward(self, up: Linear, down: Linear, norm: LayerNorm, dtype: str) -> Any:
         """Prepare the weights of a feed-forward block."""
 
-    def pack_head(self, dense: Linear, activation: str, output: Linear, dtype: np.dtype[Any]) -> Any:
+    def pack_head(self, dense: Linear, activation: str, output: Linear, dtype: str) -> Any:
         """Prepare the weights of the head."""
 
-    def pack_projection(self, layer: Linear, dtype: np.dtype[Any]) -> Any:
+    def pack_projection(self, layer: Linear, dtype: str) -> Any:
         """Prepare the layer from the embedding size to the hidden size."""
 
-    def pack_relative_bias(self, bias: Array, dtype: np.dtype[Any]) -> Any:
+    def pack_relative_bias(self, bias: Array, dtype: str) -> Any:
         """Prepare what attention adds to the scores of two tokens for their distance."""
 
     def Workspace(self) -> Any:  # noqa: N802  # a class in each backend
@@ -82,15 +79,15 @@ def choose_backend(name: str, dtype: str) -> tuple[str, Backend]:
     name : {"auto", "cpu", "reference", "torch"}
         "auto" is "cpu", or the slow "reference" if Numba cannot be imported. "torch" is sentence-transformers' word and
         means "auto".
-    dtype : {"float32", "float64"}
-        "float64" is computed by the reference only.
+    dtype : {"float32", "bfloat16", "int8", "float64"}
+        "float64" is computed by the reference only, "bfloat16" and "int8" by the kernels only.
 
     Raises
     ------
     InputError
         When the name or the dtype is unknown, or they do not go together.
     BackendError
-        When "cpu" is asked for by name and Numba cannot be imported.
+        When Numba cannot be imported, and "cpu" is asked for by name or by a dtype that the reference lacks.
     """
     if not isinstance(name, str) or not isinstance(dtype, str):
         raise InputTypeError(
@@ -101,14 +98,16 @@ def choose_backend(name: str, dtype: str) -> tuple[str, Backend]:
         raise InputError(f"backend: found {name!r}, expected one of {list(BACKENDS)}; choose one")
     chosen = "cpu" if asked == "auto" else asked
     if dtype not in DTYPES[chosen]:
-        hint = "; float64 is computed by backend='reference'" if dtype == "float64" else "; choose one"
+        homes = [backend for backend, dtypes in DTYPES.items() if dtype in dtypes]
+        hint = f"; {dtype} is computed by backend={homes[0]!r}" if homes else "; choose one"
         raise InputError(f"dtype: found {dtype!r}, expected one of {list(DTYPES[chosen])} for backend {chosen!r}{hint}")
     try:
         return chosen, _load(chosen)
     except ImportError as error:  # no wheel for this platform, or a NumPy that Numba does not know yet
-        if asked == "cpu":
+        if asked == "cpu" or dtype not in DTYPES["reference"]:
             raise BackendError(
-                f"backend 'cpu': Numba cannot be imported ({error}); install it or use backend='reference'"
+                f"backend 'cpu', dtype {dtype!r}: Numba cannot be imported ({error}); install it or use"
+                " backend='reference' with float32"
             ) from error
         logger.warning("Numba cannot be imported (%s): computing with NumPy, much slower", error)
         return "reference", _load("reference")

@@ -72,6 +72,10 @@ def make_parser() -> argparse.ArgumentParser:
         sub.add_argument("--threads", type=int, help="that compute (default: all cores)")
         if run is not run_verify:  # which compares them
             sub.add_argument("--backend", default="auto", choices=("auto", "cpu", "reference"), help="what computes")
+            sub.add_argument(
+                "--dtype", default="float32", choices=("float32", "bfloat16", "int8", "float64"),
+                help="precision of the matrix products (default: float32)",
+            )  # fmt: skip
         return sub
 
     rank = command("rank", run_rank, "Sort passages by how well they answer QUERY, best first.", FORMATS)
@@ -187,6 +191,7 @@ def load_model(options: argparse.Namespace) -> CrossEncoder:
     return CrossEncoder(
         options.model,
         backend=options.backend,
+        dtype=options.dtype,
         num_threads=options.threads,
         max_length=getattr(options, "max_length", None),
     )

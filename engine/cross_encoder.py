@@ -82,9 +82,12 @@ class CrossEncoder:
         "softmax"), or the torch module of such a name. Default: the one saved with the model; if there is none,
         sigmoid for one label and identity for several.
     keep_in_fp32_modules : list of str, optional
-        Accepted: everything is computed in float32.
-    dtype : {"float32", "float64"}
-        Precision of the computation; "float64" with the reference only.
+        Accepted with dtype="float32", which keeps all of them so; refused with a lower one.
+    dtype : {"float32", "bfloat16", "int8", "float64"}
+        Precision of the matrix products with weights. "bfloat16" rounds both sides to 8 significant bits; "int8" rounds
+        weights to whole numbers from -127 to 127 with a scale for each output, and activations with a scale for each
+        token, as they come. Sums, attention, LayerNorm, embeddings and head stay float32. docs/performance.md has the
+        speed of each and its error. "float64" is for checks, and needs backend="reference".
     num_threads : int, optional
         Threads that compute. Default: the cores that this process may use.
 
@@ -141,6 +144,7 @@ class CrossEncoder:
         options.check_trust(trust_remote_code)
         options.check_unused(modules=modules, model_card_data=model_card_data)
         dtype = options.dtype_from(model_kwargs, dtype)
+        options.check_kept_modules(keep_in_fp32_modules, dtype)
         num_labels = options.num_labels_from(config_kwargs, num_labels)
         max_length = options.max_length_from(processor_kwargs, max_length)
         threads = usable_cores() if num_threads is None else check_count(num_threads, "num_threads", low=1)
@@ -192,7 +196,7 @@ class CrossEncoder:
 
     @property
     def dtype(self) -> str:
-        """Precision of the computation: "float32" or "float64"."""
+        """Precision of the products with weights: "float32", "bfloat16", "int8" or "float64"."""
         return self._scorer.dtype
 
     @property

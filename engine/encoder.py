@@ -48,7 +48,6 @@ def forward(encoder: Encoder, tokens: TokenBatch, ops: Backend, workspace: Any) 
 
 def pack(spec: ModelSpec, weights: Mapping[str, NDArray[np.float32]], ops: Backend, dtype: str) -> Encoder:
     """Hand the checkpoint's arrays to the backend, which brings them into the form that it computes with."""
-    numpy_dtype: np.dtype[Any] = np.dtype(dtype)
 
     def linear(name: str) -> Linear:
         return Linear(weights[f"{name}.weight"], weights[f"{name}.bias"])
@@ -64,10 +63,10 @@ def pack(spec: ModelSpec, weights: Mapping[str, NDArray[np.float32]], ops: Backe
             linear(f"{name}.attention.output"),
             norm(f"{name}.attention.norm"),
             spec.num_heads,
-            numpy_dtype,
+            dtype,
         )
         up, down = linear(f"{name}.feed_forward.up"), linear(f"{name}.feed_forward.down")
-        return Layer(attention, ops.pack_feed_forward(up, down, norm(f"{name}.feed_forward.norm"), numpy_dtype))
+        return Layer(attention, ops.pack_feed_forward(up, down, norm(f"{name}.feed_forward.norm"), dtype))
 
     no_types = np.zeros((1, spec.embedding_size), np.float32)
     embedding = ops.pack_embedding(
@@ -75,16 +74,16 @@ def pack(spec: ModelSpec, weights: Mapping[str, NDArray[np.float32]], ops: Backe
         weights["embedding.position"],
         weights["embedding.token_type"] if spec.num_token_types else no_types,
         norm("embedding.norm"),
-        numpy_dtype,
+        dtype,
     )
     layers = tuple(layer(f"layers.{i}") for i in range(spec.num_layers))
     projection = relative_bias = None
     if spec.embedding_size != spec.hidden_size:
-        projection = ops.pack_projection(linear("projection"), numpy_dtype)
+        projection = ops.pack_projection(linear("projection"), dtype)
     if spec.relative_buckets:
         buckets = bucket_of_distance(spec.usable_length, spec.relative_buckets)  # (2 positions - 1,)
-        relative_bias = ops.pack_relative_bias(weights["relative_bias"][buckets].T, numpy_dtype)
-    head = ops.pack_head(linear("head.dense"), spec.head_activation, linear("head.output"), numpy_dtype)
+        relative_bias = ops.pack_relative_bias(weights["relative_bias"][buckets].T, dtype)
+    head = ops.pack_head(linear("head.dense"), spec.head_activation, linear("head.output"), dtype)
     return Encoder(embedding, projection, relative_bias, layers, head)
 
 

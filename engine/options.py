@@ -61,6 +61,21 @@ def dtype_from(model_kwargs: Mapping[str, Any] | None, dtype: str) -> str:
     return dtype
 
 
+def check_kept_modules(names: Any, dtype: str) -> None:
+    """Refuse to keep some modules in float32 while others are computed in less.
+
+    Raises
+    ------
+    InputError
+        When modules are named and the dtype is not "float32" or "float64".
+    """
+    if names and dtype not in ("float32", "float64"):
+        raise InputError(
+            f"keep_in_fp32_modules: found {names!r} with dtype {dtype!r}, expected None: embeddings, attention,"
+            " LayerNorm and head always stay float32, other modules cannot be chosen; leave it out"
+        )
+
+
 def num_labels_from(config_kwargs: Mapping[str, Any] | None, num_labels: int | None) -> int | None:
     """Read the options of transformers' configurations: the number of labels, and a dropout that scoring has not."""
     for name, value in _settings("config_kwargs", config_kwargs):

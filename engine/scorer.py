@@ -60,6 +60,11 @@ class Scorer:
         return copy
 
     @property
+    def _logit_dtype(self) -> str:
+        """Sums are float32 at least, whatever is multiplied."""
+        return "float64" if self.dtype == "float64" else "float32"
+
+    @property
     def num_threads(self) -> int:
         """Threads that compute."""
         return self._workers.num_threads
@@ -94,7 +99,7 @@ class Scorer:
             When a logit is infinite or not a number; the message names the pair.
         """
         distinct = list(dict.fromkeys(pairs))
-        result = np.empty((len(distinct), self.spec.num_labels), self.dtype)
+        result = np.empty((len(distinct), self.spec.num_labels), self._logit_dtype)
         for start in range(0, len(distinct), CHUNK):
             chunk = distinct[start : start + CHUNK]
             parts = self._tokenize(chunk, max_length, windows)
@@ -133,7 +138,7 @@ class Scorer:
             pairs = [tokens[position] for position in shard]
             return self._run(lay_out(pairs, self.tokenizer.template, self.spec))
 
-        result = np.empty((len(tokens), self.spec.num_labels), self.dtype)
+        result = np.empty((len(tokens), self.spec.num_labels), self._logit_dtype)
         for shard, logits in zip(shards, self._workers.map(run, shards), strict=True):
             result[shard] = logits
         return result

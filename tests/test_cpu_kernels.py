@@ -10,8 +10,9 @@ pytest.importorskip("numba", reason="the CPU kernels need Numba")
 from numbert.kernels.cpu import linear, packing
 from numbert.kernels.cpu.attention import attend
 from numbert.kernels.cpu.elementwise import add_and_normalize
-from numbert.kernels.cpu.isa import LANES, TILE_ROWS, TILE_WIDTH
+from numbert.kernels.cpu.isa import ISA, LANES, TILE_ROWS, TILE_WIDTH
 from numbert.kernels.cpu.jit import kernel
+from numbert.kernels.cpu.operands import Operand
 from numbert.kernels.cpu.packing import aligned_empty, pack_linear, pack_norm, round_up
 from numbert.kernels.cpu.simd import load, store, transpose_block
 from numbert.kernels.cpu.vector_math import exp, gelu, tanh
@@ -130,15 +131,72 @@ def test_add_and_normalize(rng, width):
     assert (out[:, width:] == 0).all()
 
 
-@pytest.mark.parametrize("rows", [1, TILE_ROWS - 1, TILE_ROWS, TILE_ROWS + 1, linear.ROW_BLOCK + 5])
+def scratch(rows: int, width: int) -> Operand:
+    return Operand(np.full((rows, width), -1, np.int32), np.full(rows, np.nan, np.float32))
+
+
+def rounded_operands(x: np.ndarray, weight: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """What the two sides of a product are rounded to before they are multiplied, in float64."""
+    if dtype == "int8":
+        return quantized(x), quantized(weight)
+    if dtype == "bfloat16":
+        return (x if ISA.bfloat16 == "widen" else to_bfloat16(x)).astype(np.float64), to_bfloat16(weight)
+    return x.astype(np.float64), weight
+
+
+def quantized(x: np.ndarray) -> np.ndarray:
+    scale = np.abs(x).max(axis=1, keepdims=True) / np.float32(127)
+    inverse = np.divide(
+        np.float32(127), np.abs(x).max(axis=1, keepdims=True), where=scale > 0, out=np.zeros_like(scale)
+    )
+    return np.rint(x * inverse).astype(np.float64) * scale
+
+
+def to_bfloat16(x: np.ndarray) -> np.ndarray:
+    """Round to 8 significant bits, ties to even, by way of a power of two; float64."""
+    unit = np.exp2(np.floor(np.log2(np.maximum(np.abs(x.astype(np.float64)), 1e-30))) - 7)
+    return np.rint(x / unit) * unit
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("rows", [1, TILE_ROWS // 2 + 1, TILE_ROWS, TILE_ROWS + 1, linear.ROW_BLOCK - 5])
 @pytest.mark.parametrize(("outputs", "inputs"), [(1, 1), (TILE_WIDTH, 3), (97, 312), (384, 130)])
-def test_linear_rows(rng, rows, outputs, inputs):
+def test_linear_rows(rng, rows, outputs, inputs, dtype):
     layer, x = random_linear(rng, outputs, inputs), rng.standard_normal((rows, inputs)).astype(np.float32)
     out = np.full((rows, round_up(outputs)), np.nan, np.float32)
-    linear.linear_rows(filled(x), 0, rows, pack_linear(layer), out)
-    exact = x.astype(np.float64) @ layer.weight.T + layer.bias
-    np.testing.assert_allclose(out[:, :outputs], exact, atol=5e-6)  # 312 products of size 1/18: worst seen 1.4e-6
+    linear.linear_rows(filled(x), 0, rows, pack_linear(layer, dtype), scratch(rows, round_up(inputs)), out)
+    a, weight = rounded_operands(x, layer.weight, dtype)
+    exact = a @ weight.T + layer.bias
+    # 312 products of size 1/18: worst seen 1.4e-6. An int8 tie that float32 and float64 round apart would be 1e-2.
+    np.testing.assert_allclose(out[:, :outputs], exact, atol=5e-6)
     assert (out[:, outputs:] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_stays_so(rng, dtype, bad):
+    layer, x = random_linear(rng, 40, 70), rng.standard_normal((3, 70)).astype(np.float32)
+    x[1, 20] = bad
+    out = np.zeros((3, round_up(40)), np.float32)
+    linear.linear_rows(filled(x), 0, 3, pack_linear(layer, dtype), scratch(3, round_up(70)), out)
+    assert not np.isfinite(out[1, :40]).any()
+    assert np.isfinite(out[[0, 2]]).all()
+
+
+def test_int8_rows_and_weights_of_zeros():
+    layer = Linear(np.zeros((5, 9), np.float32), np.arange(5, dtype=np.float32))
+    out = np.full((2, round_up(5)), np.nan, np.float32)
+    linear.linear_rows(np.zeros((2, round_up(9)), np.float32), 0, 2, pack_linear(layer, "int8"), scratch(2, 32), out)
+    assert (out[:, :5] == layer.bias).all()
+
+
+def test_int8_takes_the_largest_numbers_without_saturation():
+    inputs = 3072  # the deepest sums of a base model: 3072 * 127 * 127 = 5e7
+    layer = Linear(np.full((1, inputs), -3.0, np.float32), np.zeros(1, np.float32))
+    out = np.zeros((1, round_up(1)), np.float32)
+    x = np.full((1, inputs), 2.0, np.float32)
+    linear.linear_rows(x, 0, 1, pack_linear(layer, "int8"), scratch(1, inputs), out)
+    np.testing.assert_allclose(out[0, 0], -6.0 * inputs, rtol=1e-6)  # three roundings of 6e-8
 
 
 @pytest.mark.parametrize("rows", [1, linear.ROW_BLOCK + 1])
@@ -152,7 +210,8 @@ def test_feed_forward(rng, rows):
     )
     out = filled(x)
     hidden, product = (aligned_empty(linear.ROW_BLOCK, round_up(size)) for size in (inner, width))
-    linear.feed_forward(out, pack_linear(up), pack_linear(down), pack_norm(norm), hidden, product)
+    layers, operand = (pack_linear(up, "float32"), pack_linear(down, "float32")), scratch(linear.ROW_BLOCK, 1)
+    linear.feed_forward(out, *layers, pack_norm(norm), operand, hidden, product)
     np.testing.assert_allclose(out[:, :width], exact, atol=2e-5)  # LayerNorm scales up roundings; worst seen 3e-6
 
 
@@ -182,13 +241,15 @@ def test_attend(rng, width, lengths):
         assert (got[..., width:] == 0).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("rows", range(1, 2 * TILE_ROWS + 1))
-def test_a_row_has_the_same_bits_wherever_it_stands(rng, rows):
-    layer = pack_linear(random_linear(rng, 40, 70))
+def test_a_row_has_the_same_bits_wherever_it_stands(rng, rows, dtype):
+    layer = pack_linear(random_linear(rng, 40, 70), dtype)
     x = filled(rng.standard_normal((2 * TILE_ROWS, 70)).astype(np.float32))
     whole, part = (np.empty((2 * TILE_ROWS, round_up(40)), np.float32) for _ in range(2))
-    linear.linear_rows(x, 0, len(x), layer, whole)
-    linear.linear_rows(np.ascontiguousarray(x[-rows:]), 0, rows, layer, part)
+    operand = scratch(2 * TILE_ROWS, round_up(70))
+    linear.linear_rows(x, 0, len(x), layer, operand, whole)
+    linear.linear_rows(np.ascontiguousarray(x[-rows:]), 0, rows, layer, operand, part)
     assert (part[:rows] == whole[-rows:]).all()
 
 

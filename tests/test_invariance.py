@@ -24,6 +24,13 @@ def models():
 
 
 @pytest.fixture(scope="module")
+def models_of_dtype(models):
+    """The embedded model with 1, 2 and 3 threads, for each dtype."""
+    lower = {dtype: {n: CrossEncoder(num_threads=n, dtype=dtype) for n in (1, 2, 3)} for dtype in ("bfloat16", "int8")}
+    return {"float32": models, **lower}
+
+
+@pytest.fixture(scope="module")
 def pairs():
     rng = np.random.default_rng(7)
     lengths = rng.integers(0, 40, (60, 2)).tolist()
@@ -36,10 +43,11 @@ def bits(scores) -> list[int]:
 
 @settings(max_examples=60, deadline=None)
 @given(pairs=PAIRS, data=st.data())
-def test_score_of_a_pair_depends_on_nothing_but_the_pair(models, pairs, data):
+def test_score_of_a_pair_depends_on_nothing_but_the_pair(models_of_dtype, pairs, data):
+    models = models_of_dtype[data.draw(st.sampled_from(list(models_of_dtype)))]
     alone = [bits(models[1].predict(pair))[0] for pair in pairs]
     order = data.draw(st.permutations(range(len(pairs))))
-    threads = data.draw(st.sampled_from([1, 2, 3, 8]))
+    threads = data.draw(st.sampled_from(list(models)))
     batch_size = data.draw(st.integers(1, 40))
     together = bits(models[threads].predict([pairs[i] for i in order], batch_size=batch_size))
     assert together == [alone[i] for i in order]

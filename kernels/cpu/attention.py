@@ -73,7 +73,7 @@ def attend(
 
     Parameters
     ----------
-    query : ndarray, shape (H, queries, D')
+    query : ndarray, shape (H, queries or more, D')
         Pair b asks with the rows query_offsets[b] to query_offsets[b+1].
     key_value : ndarray, shape (2H, T + TILE_WIDTH, D')
         Keys of all heads, then values; pair b is rows offsets[b] to offsets[b+1]. The rows after T are read, not used.

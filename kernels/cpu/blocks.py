@@ -1,4 +1,4 @@
-"""The CPU backend, float32: the blocks of kernels/reference/blocks.py under the same names and signatures.
+"""The CPU backend: the blocks of kernels/reference/blocks.py under the same names and signatures.
 
 Start here: each block takes its scratch from the workspace, calls one to four kernels, and returns. Nothing is checked;
 ids, offsets and shapes have been proven before (a wrong id would read outside its table). A block may overwrite `x`.
@@ -13,7 +13,7 @@ What is saved against the reference, all of it exact up to rounding:
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy import float32, int32, int64
@@ -24,6 +24,7 @@ from .attention import attend
 from .elementwise import embed
 from .isa import TILE_ROWS, TILE_WIDTH
 from .linear import GELU, RELU, ROW_BLOCK, TANH, feed_forward, head, linear_residual_norm, linear_rows, project_heads
+from .operands import Operand
 from .packing import (
     PackedLinear,
     PackedNorm,
@@ -34,6 +35,7 @@ from .packing import (
     round_up,
     split_inputs,
     split_outputs,
+    take_panels,
 )
 
 Floats = NDArray[float32]
@@ -54,8 +56,7 @@ class EmbeddingWeights(NamedTuple):
 class AttentionWeights(NamedTuple):
     """Packed weights of an attention block."""
 
-    query: PackedLinear  # (H*D', C')
-    key_value: PackedLinear  # (2*H*D', C')
+    query_key_value: PackedLinear  # (3*H*D', C')
     output: PackedLinear  # (C', H*D')
     norm: PackedNorm
     num_heads: int
@@ -79,9 +80,7 @@ class HeadWeights(NamedTuple):
     num_labels: int
 
 
-def pack_embedding(
-    word: Floats, position: Floats, token_type: Floats, norm: LayerNorm, dtype: np.dtype[float32]
-) -> EmbeddingWeights:
+def pack_embedding(word: Floats, position: Floats, token_type: Floats, norm: LayerNorm, dtype: str) -> EmbeddingWeights:
     """Add up every token type with every position, and fill up the rows."""
     width = round_up(word.shape[1])
     place = (token_type[:, None] + position[None]).reshape(-1, word.shape[1])
@@ -91,39 +90,46 @@ def pack_embedding(
 
 
 def pack_attention(
-    query: Linear, key: Linear, value: Linear, output: Linear, norm: LayerNorm, num_heads: int, dtype: np.dtype[float32]
+    query: Linear, key: Linear, value: Linear, output: Linear, norm: LayerNorm, num_heads: int, dtype: str
 ) -> AttentionWeights:
-    """Drop the key bias, fold the value bias into the output's, and pack keys and values as one matrix."""
+    """Drop the key bias, fold the value bias into the output's, and pack queries, keys and values as one matrix."""
     query, key, value = (split_outputs(layer, num_heads) for layer in (query, key, value))
     output = split_inputs(output, num_heads)
-    key_value = Linear(np.concatenate([key.weight, value.weight]), np.zeros(2 * len(key.bias), float32))
+    no_bias = np.zeros(2 * len(key.bias), float32)
+    query_key_value = Linear(
+        np.concatenate([query.weight, key.weight, value.weight]), np.concatenate([query.bias, no_bias])
+    )
     folded_bias = output.bias + output.weight.astype(np.float64) @ value.bias
     return AttentionWeights(
-        pack_linear(query),
-        pack_linear(key_value),
-        pack_linear(Linear(output.weight, folded_bias.astype(float32))),
+        pack_linear(query_key_value, dtype),
+        pack_linear(Linear(output.weight, folded_bias.astype(float32)), dtype),
         pack_norm(norm),
         num_heads,
         1 / math.sqrt(output.weight.shape[0] / num_heads),
     )
 
 
-def pack_feed_forward(up: Linear, down: Linear, norm: LayerNorm, dtype: np.dtype[float32]) -> FeedForwardWeights:
+def pack_feed_forward(up: Linear, down: Linear, norm: LayerNorm, dtype: str) -> FeedForwardWeights:
     """Pack both layers."""
-    return FeedForwardWeights(pack_linear(up), pack_linear(down), pack_norm(norm))
+    return FeedForwardWeights(pack_linear(up, dtype), pack_linear(down, dtype), pack_norm(norm))
 
 
-def pack_head(dense: Linear, activation: str, output: Linear, dtype: np.dtype[float32]) -> HeadWeights:
-    """Pack both layers."""
-    return HeadWeights(pack_linear(dense), HEAD_ACTIVATIONS[activation], pack_linear(output), len(output.bias))
+def pack_head(dense: Linear, activation: str, output: Linear, dtype: str) -> HeadWeights:
+    """Pack both layers; the head is a thousandth of the work and stays float32."""
+    return HeadWeights(
+        pack_linear(dense, "float32"),
+        HEAD_ACTIVATIONS[activation],
+        pack_linear(output, "float32"),
+        len(output.bias),
+    )
 
 
-def pack_projection(layer: Linear, dtype: np.dtype[float32]) -> PackedLinear:
-    """Pack the layer from the embedding size to the hidden size."""
-    return pack_linear(layer)
+def pack_projection(layer: Linear, dtype: str) -> PackedLinear:
+    """Pack the layer from the embedding size to the hidden size; it belongs to the embedding and stays float32."""
+    return pack_linear(layer, "float32")
 
 
-def pack_relative_bias(bias: Floats, dtype: np.dtype[float32]) -> Floats:
+def pack_relative_bias(bias: Floats, dtype: str) -> Floats:
     """Add columns that whole vectors may read beyond the longest distance: (H, 2 positions - 1 + TILE_WIDTH)."""
     return fill_up(bias, bias.shape[0], bias.shape[1] + TILE_WIDTH)
 
@@ -132,15 +138,19 @@ class Workspace:
     """The buffers of one thread: they grow to the largest shard seen and are used again."""
 
     def __init__(self) -> None:
-        self._buffers: dict[str, Floats] = {}
+        self._buffers: dict[str, NDArray[Any]] = {}
 
-    def take(self, name: str, *shape: int) -> Floats:
+    def take(self, name: str, *shape: int, dtype: Any = float32) -> NDArray[Any]:
         """Return the buffer of this name as an array of this shape; its content is whatever was left there."""
         size = math.prod(shape)
         buffer = self._buffers.get(name)
         if buffer is None or buffer.size < size:
-            self._buffers[name] = buffer = aligned_empty(size)
+            self._buffers[name] = buffer = aligned_empty(size, dtype=dtype)
         return buffer[:size].reshape(shape)
+
+    def operand(self, width: int) -> Operand:
+        """Return room for ROW_BLOCK rows of `width` numbers in the form in which tiles read them."""
+        return Operand(self.take("operand", ROW_BLOCK, width, dtype=int32), self.take("scales", ROW_BLOCK))
 
 
 # ---- blocks
@@ -162,7 +172,7 @@ def embedding(
 def projection(x: Floats, weights: PackedLinear, workspace: Workspace) -> Floats:
     """Bring embeddings to the hidden size: (T, C')."""
     projected = workspace.take("projected", len(x), len(weights.bias))
-    linear_rows(x, 0, len(x), weights, projected)
+    linear_rows(x, 0, len(x), weights, workspace.operand(1), projected)
     return projected
 
 
@@ -174,7 +184,10 @@ def attention_block(
     workspace: Workspace,
 ) -> Floats:
     """Attend within each pair, add to x and normalise, in place: (T, C')."""
-    return _attend_from(x, offsets, x, offsets, weights, relative_bias, workspace)
+    heads, width = weights.num_heads, _head_width(weights)
+    qkv = workspace.take("query_key_value", 3 * heads, len(x) + TILE_WIDTH, width)
+    project_heads(x, weights.query_key_value, workspace.operand(x.shape[1]), qkv)
+    return _attend(x, qkv[:heads], offsets, qkv[heads:], offsets, weights, relative_bias, workspace)
 
 
 def first_token_attention_block(
@@ -185,28 +198,36 @@ def first_token_attention_block(
     workspace: Workspace,
 ) -> Floats:
     """Compute the rows of `attention_block` that belong to first tokens: (B, C')."""
-    first = workspace.take("first", len(offsets) - 1, x.shape[1])
+    pairs, heads, width = len(offsets) - 1, weights.num_heads, _head_width(weights)
+    first = workspace.take("first", pairs, x.shape[1])
     np.take(x, offsets[:-1], axis=0, out=first)
-    return _attend_from(first, np.arange(len(offsets)), x, offsets, weights, relative_bias, workspace)
+    panels = len(weights.query_key_value.panels)
+    query = workspace.take("query", heads, pairs, width)
+    key_value = workspace.take("query_key_value", 2 * heads, len(x) + TILE_WIDTH, width)
+    operand = workspace.operand(x.shape[1])
+    project_heads(first, take_panels(weights.query_key_value, 0, panels // 3), operand, query)
+    project_heads(x, take_panels(weights.query_key_value, panels // 3, panels), operand, key_value)
+    return _attend(first, query, np.arange(pairs + 1), key_value, offsets, weights, relative_bias, workspace)
 
 
-def _attend_from(
-    queries: Floats,
-    query_offsets: NDArray[int64],
+def _head_width(weights: AttentionWeights) -> int:
+    return len(weights.query_key_value.bias) // (3 * weights.num_heads)
+
+
+def _attend(
     x: Floats,
+    query: Floats,
+    query_offsets: NDArray[int64],
+    key_value: Floats,
     offsets: NDArray[int64],
     weights: AttentionWeights,
     relative_bias: Floats | None,
     workspace: Workspace,
 ) -> Floats:
-    """Replace the rows `queries` by what they become when they attend over the rows of x."""
-    heads, inputs = weights.num_heads, weights.output.panels.shape[1]
-    width, longest = inputs // heads, round_up(int(np.diff(offsets).max()))
-    query = workspace.take("query", heads, len(queries), width)
-    key_value = workspace.take("key_value", 2 * heads, len(x) + TILE_WIDTH, width)
-    context = workspace.take("context", len(queries), inputs)
-    project_heads(queries, weights.query, query)
-    project_heads(x, weights.key_value, key_value)
+    """Replace the rows x, whose queries are given, by what they become when they attend to the keys of their pairs."""
+    heads, _, width = query.shape
+    longest = round_up(int(np.diff(offsets).max()))
+    context = workspace.take("context", len(x), heads * width)
     attend(
         query,
         query_offsets,
@@ -219,16 +240,17 @@ def _attend_from(
         workspace.take("sums", TILE_ROWS),
         context,
     )
-    product = workspace.take("product", ROW_BLOCK, x.shape[1])
-    linear_residual_norm(context, weights.output, weights.norm, product, queries)
-    return queries
+    product, operand = workspace.take("product", ROW_BLOCK, x.shape[1]), workspace.operand(context.shape[1])
+    linear_residual_norm(context, weights.output, weights.norm, operand, product, x)
+    return x
 
 
 def feed_forward_block(x: Floats, weights: FeedForwardWeights, workspace: Workspace) -> Floats:
     """Widen, bend, narrow, add to x and normalise, in place: shape of x."""
     hidden = workspace.take("hidden", ROW_BLOCK, len(weights.up.bias))
     product = workspace.take("product", ROW_BLOCK, x.shape[1])
-    feed_forward(x, weights.up, weights.down, weights.norm, hidden, product)
+    operand = workspace.operand(hidden.shape[1])
+    feed_forward(x, weights.up, weights.down, weights.norm, operand, hidden, product)
     return x
 
 
@@ -236,5 +258,5 @@ def classification_head(x: Floats, weights: HeadWeights, workspace: Workspace) -
     """Turn the vector of each pair's first token into its logits: (B, labels)."""
     pooled = workspace.take("pooled", *x.shape)
     logits = workspace.take("logits", len(x), len(weights.output.bias))
-    head(x, weights.dense, weights.activation, weights.output, pooled, logits)
+    head(x, weights.dense, weights.activation, weights.output, workspace.operand(1), pooled, logits)
     return logits[:, : weights.num_labels].copy()

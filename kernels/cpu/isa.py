@@ -6,39 +6,54 @@ a lower instruction set than the processor has, so that tests can run every code
 """
 
 import os
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import llvmlite.binding as llvm
 from numba import config
 
 
 class InstructionSet(NamedTuple):
-    """The facts about a vector unit that shape the kernels."""
+    """The facts about a vector unit that shape the kernels; multiply.py has the instructions behind the last two."""
 
     name: str
     lanes: int  # float32 numbers in a vector register
     tile_rows: int  # rows of the register tile: as many accumulators as the register file holds
     fma: bool  # a*b + c with one rounding is one instruction
+    bfloat16: Literal["dot", "widen"]  # pairs of bfloat16 are multiplied by one instruction, or widened to float32
+    int8: Literal["dot", "pairs", "widen"]  # four products of int8 by one instruction, two of int16, or one of int32
 
 
 # The tile is two vectors wide everywhere: tile_rows x 2 accumulators, 2 vectors of B and 1 of A must fit the registers.
 # Heads of 32 and 64 and all usual hidden sizes are multiples of two vectors, so that nothing is padded.
+_AVX512 = InstructionSet("avx512", lanes=16, tile_rows=12, fma=True, bfloat16="widen", int8="pairs")  # 24 + 3 of 32
+_AVX2 = InstructionSet("avx2", lanes=8, tile_rows=6, fma=True, bfloat16="widen", int8="pairs")  # 12 + 3 of 16
 KNOWN = {
-    "avx512": InstructionSet("avx512", lanes=16, tile_rows=12, fma=True),  # 24 + 3 of 32 registers
-    "avx2": InstructionSet("avx2", lanes=8, tile_rows=6, fma=True),  # 12 + 3 of 16
-    "neon": InstructionSet("neon", lanes=4, tile_rows=8, fma=True),  # 16 + 3 of 32
-    "baseline": InstructionSet("baseline", lanes=4, tile_rows=4, fma=False),  # 8 + 4 of 16 (SSE2)
+    "avx512-bf16": _AVX512._replace(name="avx512-bf16", bfloat16="dot", int8="dot"),
+    "avx512-vnni": _AVX512._replace(name="avx512-vnni", int8="dot"),
+    "avx512": _AVX512,
+    "avx2-vnni": _AVX2._replace(name="avx2-vnni", int8="dot"),
+    "avx2": _AVX2,
+    "neon": InstructionSet("neon", 4, tile_rows=8, fma=True, bfloat16="widen", int8="widen"),  # 16 + 3 of 32
+    "baseline": InstructionSet("baseline", 4, tile_rows=4, fma=False, bfloat16="widen", int8="widen"),  # 8 + 4 of 16
 }
 # What each instruction set needs; the first that the processor has is taken.
-REQUIRED_FEATURES = {"avx512": {"avx512f", "avx512vl", "avx512dq", "fma"}, "avx2": {"avx2", "fma"}, "neon": {"neon"}}
+_AVX512_NEEDS = {"avx512f", "avx512vl", "avx512dq", "avx512bw", "avx2", "fma"}
+REQUIRED_FEATURES = {
+    "avx512-bf16": {*_AVX512_NEEDS, "avx512vnni", "avx512bf16"},
+    "avx512-vnni": {*_AVX512_NEEDS, "avx512vnni"},
+    "avx512": _AVX512_NEEDS,
+    "avx2-vnni": {"avx2", "fma", "avxvnni"},
+    "avx2": {"avx2", "fma"},
+    "neon": {"neon"},
+}
 # NUMBA_CPU_NAME makes Numba compile for another processor than this one; these are the names in use.
 FEATURES_OF_CPU_NAME = {
     "haswell": {"avx2", "fma"},
     "skylake": {"avx2", "fma"},
     "znver2": {"avx2", "fma"},
     "x86-64-v3": {"avx2", "fma"},
-    "skylake-avx512": REQUIRED_FEATURES["avx512"] | REQUIRED_FEATURES["avx2"],
-    "x86-64-v4": REQUIRED_FEATURES["avx512"] | REQUIRED_FEATURES["avx2"],
+    "skylake-avx512": _AVX512_NEEDS,
+    "x86-64-v4": _AVX512_NEEDS,
 }
 
 

@@ -63,7 +63,7 @@ def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def source_digest() -> str:
     """Digest of everything that the machine code depends on, apart from what Numba's own key covers (CPU, version)."""
-    digest = hashlib.sha256(f"{ISA.name} {llvmlite.__version__}".encode())
+    digest = hashlib.sha256(f"{ISA} {llvmlite.__version__}".encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:24]

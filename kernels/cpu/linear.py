@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .elementwise import add_and_normalize
 from .isa import LANES, TILE_ROWS, TILE_WIDTH
 from .jit import kernel
-from .micro_kernel import tile
+from .operands import Operand, multiply, prepare
 from .packing import PackedLinear, PackedNorm
 from .simd import load, store
 from .vector_math import gelu, relu, tanh
@@ -22,54 +22,43 @@ TANH, GELU, RELU = range(3)  # activations of a head
 
 
 @kernel
-def project_heads(x: NDArray[float32], layer: PackedLinear, out: NDArray[float32]) -> None:
+def project_heads(x: NDArray[float32], layer: PackedLinear, operand: Operand, out: NDArray[float32]) -> None:
     """Write x @ weight.T + bias, each head's columns as a matrix of their own.
 
-    x: (T, C'); out: (heads in the layer, T or more, D').
+    x: (T, C'); operand: scratch for ROW_BLOCK rows; out: (heads in the layer, T or more, D').
     """
-    depth = layer.panels.shape[1]
-    capacity, width = out.shape[1], out.shape[2]
+    depth, capacity, width = x.shape[1], out.shape[1], out.shape[2]
     for first in range(0, x.shape[0], ROW_BLOCK):
-        end = min(first + ROW_BLOCK, x.shape[0])
+        rows = min(ROW_BLOCK, x.shape[0] - first)
+        prepare(x, first * depth, rows, layer, operand)
         for panel in range(layer.panels.shape[0]):
             head, column = divmod(panel * TILE_WIDTH, width)
-            for row in range(first, end, TILE_ROWS):
-                tile(
-                    x, row * depth, depth, min(TILE_ROWS, end - row),
-                    layer.panels, panel * depth * TILE_WIDTH, TILE_WIDTH, depth,
-                    layer.bias, panel * TILE_WIDTH,
-                    out, (head * capacity + row) * width + column, width,
-                )  # fmt: skip
+            for row in range(0, rows, TILE_ROWS):
+                to = (head * capacity + first + row) * width + column
+                multiply(x, first * depth, operand, row, min(TILE_ROWS, rows - row), layer, panel, out, to, width)
 
 
 @kernel
-def linear_rows(a: Any, a_at: int, rows: int, layer: PackedLinear, out: Any) -> None:
+def linear_rows(a: Any, a_at: int, rows: int, layer: PackedLinear, operand: Operand, out: Any) -> None:
     """Write a @ weight.T + bias for `rows` rows of a (from position `a_at`) into the first rows of out (R, N')."""
-    panels, depth = layer.panels.shape[0], layer.panels.shape[1]
-    width = panels * TILE_WIDTH
-    for panel in range(panels):
+    width = layer.bias.size
+    prepare(a, a_at, rows, layer, operand)
+    for panel in range(layer.panels.shape[0]):
         for row in range(0, rows, TILE_ROWS):
-            tile(
-                a, a_at + row * depth, depth, min(TILE_ROWS, rows - row),
-                layer.panels, panel * depth * TILE_WIDTH, TILE_WIDTH, depth,
-                layer.bias, panel * TILE_WIDTH, out, row * width + panel * TILE_WIDTH, width,
-            )  # fmt: skip
+            at = row * width + panel * TILE_WIDTH
+            multiply(a, a_at, operand, row, min(TILE_ROWS, rows - row), layer, panel, out, at, width)
 
 
 @kernel
-def gelu_linear_rows(a: Any, a_at: int, rows: int, layer: PackedLinear, out: Any) -> None:
+def gelu_linear_rows(a: Any, a_at: int, rows: int, layer: PackedLinear, operand: Operand, out: Any) -> None:
     """Write gelu(a @ weight.T + bias), as `linear_rows`; each tile is bent while it is in the L1 cache."""
-    panels, depth = layer.panels.shape[0], layer.panels.shape[1]
-    width = panels * TILE_WIDTH
-    for panel in range(panels):
+    width = layer.bias.size
+    prepare(a, a_at, rows, layer, operand)
+    for panel in range(layer.panels.shape[0]):
         for row in range(0, rows, TILE_ROWS):
             count = min(TILE_ROWS, rows - row)
             at = row * width + panel * TILE_WIDTH
-            tile(
-                a, a_at + row * depth, depth, count,
-                layer.panels, panel * depth * TILE_WIDTH, TILE_WIDTH, depth,
-                layer.bias, panel * TILE_WIDTH, out, at, width,
-            )  # fmt: skip
+            multiply(a, a_at, operand, row, count, layer, panel, out, at, width)
             for i in range(count):
                 for j in range(0, TILE_WIDTH, LANES):
                     store(out, at + i * width + j, gelu(load(out, at + i * width + j)))
@@ -77,16 +66,21 @@ def gelu_linear_rows(a: Any, a_at: int, rows: int, layer: PackedLinear, out: Any
 
 @kernel
 def linear_residual_norm(
-    a: NDArray[float32], layer: PackedLinear, norm: PackedNorm, product: NDArray[float32], x: NDArray[float32]
+    a: NDArray[float32],
+    layer: PackedLinear,
+    norm: PackedNorm,
+    operand: Operand,
+    product: NDArray[float32],
+    x: NDArray[float32],
 ) -> None:
     """Replace x by LayerNorm(x + a @ weight.T + bias), block by block of rows.
 
-    a: (T, K'); product: (ROW_BLOCK, C'), scratch; x: (T, C').
+    a: (T, K'); operand, product (ROW_BLOCK, C'): scratch; x: (T, C').
     """
     depth, width = a.shape[1], x.shape[1]
     for first in range(0, x.shape[0], ROW_BLOCK):
         rows = min(ROW_BLOCK, x.shape[0] - first)
-        linear_rows(a, first * depth, rows, layer, product)
+        linear_rows(a, first * depth, rows, layer, operand, product)
         for i in range(rows):
             at = (first + i) * width
             add_and_normalize(x, at, product, i * width, norm, x, at)
@@ -98,18 +92,19 @@ def feed_forward(
     up: PackedLinear,
     down: PackedLinear,
     norm: PackedNorm,
+    operand: Operand,
     hidden: NDArray[float32],
     product: NDArray[float32],
 ) -> None:
     """Replace x by LayerNorm(x + down(gelu(up(x)))); the F-wide intermediate exists for one block of rows only.
 
-    x: (T, C'); hidden: (ROW_BLOCK, F'), product: (ROW_BLOCK, C'), scratch.
+    x: (T, C'); operand, hidden (ROW_BLOCK, F'), product (ROW_BLOCK, C'): scratch.
     """
     width = x.shape[1]
     for first in range(0, x.shape[0], ROW_BLOCK):
         rows = min(ROW_BLOCK, x.shape[0] - first)
-        gelu_linear_rows(x, first * width, rows, up, hidden)
-        linear_rows(hidden, 0, rows, down, product)
+        gelu_linear_rows(x, first * width, rows, up, operand, hidden)
+        linear_rows(hidden, 0, rows, down, operand, product)
         for i in range(rows):
             at = (first + i) * width
             add_and_normalize(x, at, product, i * width, norm, x, at)
@@ -121,12 +116,13 @@ def head(
     dense: PackedLinear,
     activation: int,
     output: PackedLinear,
+    operand: Operand,
     pooled: NDArray[float32],
     logits: NDArray[float32],
 ) -> None:
-    """Write output(activation(dense(x))). x: (B, C'); pooled: (B, C'), scratch; logits: (B, labels')."""
+    """Write output(activation(dense(x))). x: (B, C'); operand, pooled (B, C'): scratch; logits: (B, labels')."""
     rows = x.shape[0]
-    linear_rows(x, 0, rows, dense, pooled)
+    linear_rows(x, 0, rows, dense, operand, pooled)
     for i in range(0, pooled.size, LANES):
         value = load(pooled, i)
         if activation == TANH:
@@ -135,4 +131,4 @@ def head(
             store(pooled, i, gelu(value))
         else:
             store(pooled, i, relu(value))
-    linear_rows(pooled, 0, rows, output, logits)
+    linear_rows(pooled, 0, rows, output, operand, logits)

@@ -8,23 +8,44 @@ weight times anything finite adds nothing, and a zero output stays zero through 
 remainder, and the zeros change no bit of a result. With the usual sizes nothing is filled.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy import float32
+from numpy import float32, int32
 from numpy.typing import NDArray
 
 from ..parameters import LayerNorm, Linear
 from .isa import TILE_WIDTH
+from .multiply import INT8_SHIFT
 
 CACHE_LINE = 64  # bytes; a vector that crosses two lines costs two reads
 
 
-class PackedLinear(NamedTuple):
+class Float32Linear(NamedTuple):
     """A Linear in panels."""
 
     panels: NDArray[float32]  # (N'/TILE_WIDTH, K', TILE_WIDTH)
     bias: NDArray[float32]  # (N',)
+
+
+class Bfloat16Linear(NamedTuple):
+    """A Linear in panels of bfloat16: a word holds two neighbouring k."""
+
+    panels: NDArray[int32]  # (N'/TILE_WIDTH, K'/2, TILE_WIDTH)
+    bias: NDArray[float32]  # (N',)
+
+
+class Int8Linear(NamedTuple):
+    """A Linear in panels of int8: a word holds four neighbouring k."""
+
+    panels: NDArray[int32]  # (N'/TILE_WIDTH, K'/4, TILE_WIDTH)
+    bias: NDArray[float32]  # (N',)
+    scale: NDArray[float32]  # (N',): weight = scale * int8
+    start: NDArray[int32]  # (N',): what the sums begin with
+
+
+PackedLinear = Float32Linear | Bfloat16Linear | Int8Linear
 
 
 class PackedNorm(NamedTuple):
@@ -36,12 +57,12 @@ class PackedNorm(NamedTuple):
     width: int  # C
 
 
-def aligned_empty(*shape: int) -> NDArray[float32]:
-    """Make an uninitialised float32 array that begins on a cache line (NumPy promises 16 bytes only)."""
-    size = int(np.prod(shape)) * 4
+def aligned_empty(*shape: int, dtype: Any = float32) -> NDArray[Any]:
+    """Make an uninitialised array that begins on a cache line (NumPy promises 16 bytes only)."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     buffer = np.empty(size + CACHE_LINE, np.uint8)
     start = -buffer.ctypes.data % CACHE_LINE
-    return buffer[start : start + size].view(float32).reshape(shape)
+    return buffer[start : start + size].view(dtype).reshape(shape)
 
 
 def round_up(size: int) -> int:
@@ -58,15 +79,58 @@ def fill_up(array: NDArray[Any], *shape: int) -> NDArray[float32]:
     return result
 
 
-def pack_linear(layer: Linear) -> PackedLinear:
-    """Fill up and reorder a weight (N, K) and its bias (N,)."""
+def pack_linear(layer: Linear, dtype: str) -> PackedLinear:
+    """Fill up, round and reorder a weight (N, K) and its bias (N,).
+
+    Parameters
+    ----------
+    dtype : {"float32", "bfloat16", "int8"}
+        How weights are stored and multiplied.
+    """
     outputs, inputs = (round_up(size) for size in layer.weight.shape)
     weight = layer.weight
     if weight.shape != (outputs, inputs):
         weight = fill_up(weight, outputs, inputs)
+    bias = fill_up(layer.bias, outputs)
+    if dtype == "bfloat16":
+        return Bfloat16Linear(_pack_words(to_bfloat16(weight)), bias)
+    if dtype == "int8":
+        numbers, scale = quantize(weight)
+        start = numbers.sum(axis=1, dtype=int32) * int32(-INT8_SHIFT)
+        return Int8Linear(_pack_words(numbers), bias, scale, start)
     panels = aligned_empty(outputs // TILE_WIDTH, inputs, TILE_WIDTH)
     panels[...] = weight.reshape(-1, TILE_WIDTH, inputs).transpose(0, 2, 1)
-    return PackedLinear(panels, fill_up(layer.bias, outputs))
+    return Float32Linear(panels, bias)
+
+
+def _pack_words(weight: NDArray[Any]) -> NDArray[int32]:
+    """Reorder a weight (N', K') of small numbers into panels of 32-bit words."""
+    outputs, inputs = weight.shape
+    in_word = 4 // weight.itemsize
+    panels = aligned_empty(outputs // TILE_WIDTH, inputs // in_word, TILE_WIDTH, in_word, dtype=weight.dtype)
+    panels[...] = weight.reshape(-1, TILE_WIDTH, inputs // in_word, in_word).transpose(0, 2, 1, 3)
+    return panels.reshape(*panels.shape[:2], -1).view(int32)
+
+
+def to_bfloat16(values: NDArray[float32]) -> NDArray[np.uint16]:
+    """Round to the nearest bfloat16, ties to even: the upper halves of the float32 numbers that come nearest."""
+    bits = values.view(np.uint32)
+    return ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
+
+
+def quantize(weight: NDArray[float32]) -> tuple[NDArray[np.int8], NDArray[float32]]:
+    """Divide each row by its scale, so that its largest number becomes 127, and round: int8 (N, K) and scales (N,)."""
+    scale = np.abs(weight).max(axis=1) / float32(127)
+    safe = np.where(scale > 0, scale, float32(1))
+    return np.rint(weight / safe[:, None]).astype(np.int8), scale
+
+
+def take_panels(layer: PackedLinear, first: int, stop: int) -> PackedLinear:
+    """Return some panels of a layer as a layer of their own; nothing is copied."""
+    columns = slice(first * TILE_WIDTH, stop * TILE_WIDTH)
+    kind: Any = type(layer)
+    taken: PackedLinear = kind(layer.panels[first:stop], *(row[columns] for row in layer[1:]))
+    return taken
 
 
 def pack_norm(norm: LayerNorm) -> PackedNorm:

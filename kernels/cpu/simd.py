@@ -93,8 +93,8 @@ def _broadcast(context: Any, builder: Any, from_type: Any, to_type: Any, value: 
 
 
 def splat_value(builder: Any, scalar: Any) -> Any:
-    """Emit a vector that holds the scalar in every lane."""
-    undefined = ir.Constant(VECTOR, ir.Undefined)
+    """Emit a vector that holds the scalar, a float32 or int32, in every lane."""
+    undefined = ir.Constant(ir.VectorType(scalar.type, LANES), ir.Undefined)
     first = builder.insert_element(undefined, scalar, INT32(0))
     return builder.shuffle_vector(first, undefined, ir.Constant(INT_VECTOR, [0] * LANES))
 
@@ -147,6 +147,17 @@ maximum = _vector_function(2, lambda builder, a, b: _select_less(builder, a, b, 
 nearest = _vector_function(1, lambda builder, a: call_llvm(builder, f"llvm.rint.v{LANES}f32", VECTOR, [a]))
 absolute = _vector_function(1, lambda builder, a: call_llvm(builder, f"llvm.fabs.v{LANES}f32", VECTOR, [a]))
 power_of_two = _vector_function(1, _power_of_two)  # 2**n for whole n in [-126, 127], from the exponent bits
+
+
+def _larger_size(builder: Any, a: Any, b: Any) -> Any:
+    """Compare as whole numbers, without the sign: among floats NaN is then the largest, and is not lost."""
+    kind = ir.VectorType(INT32, a.type.count) if isinstance(a.type, ir.VectorType) else INT32
+    mask = ir.Constant(kind, [0x7FFFFFFF] * a.type.count if isinstance(a.type, ir.VectorType) else 0x7FFFFFFF)
+    a_size, b_size = (builder.and_(builder.bitcast(x, kind), mask) for x in (a, b))
+    return builder.bitcast(builder.select(builder.icmp_signed("<", a_size, b_size), b_size, a_size), a.type)
+
+
+larger_size = _vector_function(2, _larger_size)  # the larger of |a| and |b|; NaN is larger than all
 
 
 @intrinsic
@@ -202,26 +213,30 @@ reduce_add = _reduction(lambda builder, a, b: builder.fadd(a, b))
 reduce_max = _reduction(lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), b, a))
 
 
+reduce_larger_size = _reduction(_larger_size)
+
+
 # ---- memory
 
 
 def element_pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
-    """Emit the address of ``array.ravel()[index]`` for a C-contiguous float32 array.
+    """Emit the address of ``array.ravel()[index]`` for a C-contiguous array.
 
     The address comes from the array's own pointer: going through an integer lets LLVM 22 miscompile.
     """
     data = context.make_array(array_type)(context, builder, array).data
-    return builder.gep(data, [index], inbounds=True, source_etype=FLOAT)
+    element = context.get_data_type(array_type.dtype)
+    return builder.gep(data, [index], inbounds=True, source_etype=element)
 
 
-def load_vector(builder: Any, pointer: Any) -> Any:
+def load_vector(builder: Any, pointer: Any, vector_type: Any = VECTOR) -> Any:
     """Emit a load of LANES numbers."""
-    return builder.load(pointer, align=ELEMENT_BYTES, typ=VECTOR)
+    return builder.load(pointer, align=ELEMENT_BYTES, typ=vector_type)
 
 
-def store_vector(builder: Any, value: Any, pointer: Any) -> None:
+def store_vector(builder: Any, value: Any, pointer: Any, align: int = ELEMENT_BYTES) -> None:
     """Emit a store of LANES numbers."""
-    builder.store(value, builder.bitcast(pointer, VECTOR.as_pointer()), align=ELEMENT_BYTES)
+    builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=align)
 
 
 @intrinsic
@@ -244,6 +259,50 @@ def store(typingctx: Any, array: Any, index: Any, values: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.int64, vector), codegen
+
+
+def _narrowing_store(narrow: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    """Make a function that writes a vector as smaller numbers, to position `index` of an array of 32-bit words."""
+
+    def declare(typingctx: Any, words: Any, index: Any, values: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            words, index, values = args
+            pointer = element_pointer(context, builder, sig.args[0], words, index)
+            store_vector(builder, narrow(builder, values), pointer)
+            return context.get_dummy_value()
+
+        return types.void(words, types.int64, vector), codegen
+
+    return intrinsic(declare)
+
+
+def _to_bfloat16(builder: Any, values: Any) -> Any:
+    """Round to the nearest, ties to even, and keep the upper half. (NaN as arithmetic makes it stays NaN.)"""
+
+    def constant(value: int) -> Any:
+        return ir.Constant(INT_VECTOR, [value] * LANES)
+
+    bits = builder.bitcast(values, INT_VECTOR)
+    odd = builder.and_(builder.lshr(bits, constant(16)), constant(1))
+    rounded = builder.add(builder.add(bits, constant(0x7FFF)), odd)
+    return builder.trunc(builder.lshr(rounded, constant(16)), ir.VectorType(ir.IntType(16), LANES))
+
+
+def _to_int8(builder: Any, values: Any) -> Any:
+    """Lay whole numbers out as the int8 product of this processor reads them (see multiply.py)."""
+    whole = builder.fptosi(values, INT_VECTOR)
+    if ISA.int8 == "dot":  # unsigned bytes, 128 more
+        shifted = builder.add(whole, ir.Constant(INT_VECTOR, [128] * LANES))
+        return builder.trunc(shifted, ir.VectorType(ir.IntType(8), LANES))
+    if ISA.int8 == "pairs":  # of four int16, those that meet bytes 0 and 2 of a word of B stand before 1 and 3
+        order = [lane - lane % 4 + place for lane, place in zip(range(LANES), [0, 2, 1, 3] * (LANES // 4), strict=True)]
+        undefined = ir.Constant(INT_VECTOR, ir.Undefined)
+        return builder.trunc(_shuffle(builder, whole, undefined, order), ir.VectorType(ir.IntType(16), LANES))
+    return whole
+
+
+store_bfloat16 = _narrowing_store(_to_bfloat16)
+store_int8 = _narrowing_store(_to_int8)
 
 
 @intrinsic

@@ -99,43 +99,41 @@ class HeadWeights(NamedTuple):
 HEAD_ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {"tanh": np.tanh, "gelu": gelu, "relu": relu}
 
 
-def _cast(layer: Any, dtype: np.dtype[Any]) -> Any:
+def _cast(layer: Any, dtype: str) -> Any:
     """Give the arrays of a Linear or LayerNorm another dtype."""
     return type(layer)(*(part.astype(dtype) if isinstance(part, np.ndarray) else part for part in layer))
 
 
-def pack_embedding(
-    word: Floats, position: Floats, token_type: Floats, norm: LayerNorm, dtype: np.dtype[Any]
-) -> EmbeddingWeights:
+def pack_embedding(word: Floats, position: Floats, token_type: Floats, norm: LayerNorm, dtype: str) -> EmbeddingWeights:
     """Bring the embedding tables into the dtype of the computation."""
     return EmbeddingWeights(word.astype(dtype), position.astype(dtype), token_type.astype(dtype), _cast(norm, dtype))
 
 
 def pack_attention(
-    query: Linear, key: Linear, value: Linear, output: Linear, norm: LayerNorm, num_heads: int, dtype: np.dtype[Any]
+    query: Linear, key: Linear, value: Linear, output: Linear, norm: LayerNorm, num_heads: int, dtype: str
 ) -> AttentionWeights:
     """Bring the weights of an attention block into the dtype of the computation."""
     query, key, value, output, norm = (_cast(layer, dtype) for layer in (query, key, value, output, norm))
     return AttentionWeights(query, key, value, output, norm, num_heads)
 
 
-def pack_feed_forward(up: Linear, down: Linear, norm: LayerNorm, dtype: np.dtype[Any]) -> FeedForwardWeights:
+def pack_feed_forward(up: Linear, down: Linear, norm: LayerNorm, dtype: str) -> FeedForwardWeights:
     """Bring the weights of a feed-forward block into the dtype of the computation."""
     return FeedForwardWeights(*(_cast(layer, dtype) for layer in (up, down, norm)))
 
 
-def pack_head(dense: Linear, activation: str, output: Linear, dtype: np.dtype[Any]) -> HeadWeights:
+def pack_head(dense: Linear, activation: str, output: Linear, dtype: str) -> HeadWeights:
     """Bring the weights of the classification head into the dtype of the computation."""
     return HeadWeights(_cast(dense, dtype), HEAD_ACTIVATIONS[activation], _cast(output, dtype))
 
 
-def pack_projection(layer: Linear, dtype: np.dtype[Any]) -> Linear:
+def pack_projection(layer: Linear, dtype: str) -> Linear:
     """Bring the layer from the embedding size to the hidden size into the dtype of the computation."""
     projection: Linear = _cast(layer, dtype)
     return projection
 
 
-def pack_relative_bias(bias: Floats, dtype: np.dtype[Any]) -> Floats:
+def pack_relative_bias(bias: Floats, dtype: str) -> Floats:
     """Bring the bias of each head for each distance, (H, 2 positions - 1), into the dtype of the computation."""
     return bias.astype(dtype)
 
