@@ -127,7 +127,7 @@ def _project_heads_case(model: str, c: int, heads: int) -> Case:
     packed, out = pack_linear(layer, "float32"), aligned_empty(2 * heads, TOKENS + TILE_WIDTH, c // heads)
 
     def run() -> None:
-        linear.project_heads(x, packed, UNUSED, out)
+        linear.project_heads(x, packed, UNUSED, out, 0)
 
     def error() -> float:
         run()
@@ -192,10 +192,11 @@ def _attention_case(model: str, c: int, heads: int, length: int) -> Case:
     tokens, padded, scale = count * length, round_up(length), 1 / math.sqrt(width)
     query, key_value = _normal(heads, tokens, width), _normal(2 * heads, tokens + TILE_WIDTH, width)
     offsets, context = np.arange(count + 1, dtype=int64) * length, aligned_empty(tokens, c)
+    positions = np.zeros(count, int64)
     scratch = (aligned_empty(width * padded), aligned_empty(TILE_ROWS, padded), aligned_empty(TILE_ROWS))
 
     def run() -> None:
-        attend(query, offsets, key_value, offsets, scale, None, *scratch, context)
+        attend(query, offsets, positions, key_value, offsets, scale, None, *scratch, context)
 
     def error() -> float:
         run()

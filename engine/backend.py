@@ -43,8 +43,12 @@ class Backend(Protocol):
     def pack_relative_bias(self, bias: Array, dtype: str) -> Any:
         """Prepare what attention adds to the scores of two tokens for their distance."""
 
-    def Workspace(self) -> Any:  # noqa: N802  # a class in each backend
-        """Make the buffers of one thread."""
+    def make_team(self, size: int) -> list[Any]:
+        """Make the workspaces of up to `size` threads that compute a shard together, each some of its rows.
+
+        All must run at once, each with the whole shard; their logits, one after the other, are those of its pairs.
+        A member that fails must say so with the `leave` of its workspace. A team of one is a thread by itself.
+        """
 
     def embedding(
         self, ids: NDArray[int32], type_ids: NDArray[int32], position_ids: NDArray[int32], weights: Any, workspace: Any

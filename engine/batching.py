@@ -10,6 +10,21 @@ from collections.abc import Sequence
 LARGEST_SHARD = 384  # tokens; a pair that is longer is a shard of its own
 SMALLEST_SHARD = 96  # tokens, when there are few pairs for the threads
 SHARDS_PER_THREAD = 4  # so that a thread that finishes early finds more to do
+FEWEST_ROWS = (
+    24  # tokens for each of several threads that share a shard: with fewer, reading the weights is all they do
+)
+
+
+def team_size(lengths: Sequence[int], num_threads: int, batch_size: int) -> int:
+    """Return how many threads should share one shard of all the pairs; 1 when pairs are enough for shards of their own.
+
+    A request of up to two full shards for each thread is shared out evenly, token by token: no thread is idle at the
+    end, and each reads the weights once.
+    """
+    total = sum(lengths)
+    if total > 2 * num_threads * LARGEST_SHARD or len(lengths) > batch_size:
+        return 1
+    return max(min(num_threads, total // FEWEST_ROWS), 1)
 
 
 def make_shards(lengths: Sequence[int], num_threads: int, batch_size: int) -> list[list[int]]:

@@ -1,7 +1,9 @@
 """Pairs to logits: tokenize, form shards, run them on the threads, put the results in order."""
 
+import contextlib
 import queue
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..loaders.checkpoint import Checkpoint
 from .backend import choose_backend, describe_backend
-from .batching import make_shards
+from .batching import make_shards, team_size
 from .encoder import forward, pack
 from .errors import BackendError, InputError, NonFiniteScoreError
 from .inputs import Pair
@@ -30,11 +32,11 @@ class Scorer:
         self.dtype = dtype
         self._encoder = pack(checkpoint.spec, checkpoint.weights, self._ops, dtype)
         self._workers = Workers(num_threads)
-        self._workspaces: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._teams: dict[int, queue.SimpleQueue[list[Any]]] = defaultdict(queue.SimpleQueue)  # idle ones, by size
 
     def __getstate__(self) -> dict[str, Any]:
         """Keep weights and tokenizer; threads, buffers and the backend's module are made anew."""
-        kept = {name: value for name, value in vars(self).items() if name not in ("_ops", "_workers", "_workspaces")}
+        kept = {name: value for name, value in vars(self).items() if name not in ("_ops", "_workers", "_teams")}
         return {
             **kept,
             "num_threads": self.num_threads,
@@ -51,7 +53,7 @@ class Scorer:
             )
         _, self._ops = choose_backend(self.backend, self.dtype)
         self._workers = Workers(num_threads)
-        self._workspaces = queue.SimpleQueue()
+        self._teams = defaultdict(queue.SimpleQueue)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Scorer":
         """Share the weights, which never change."""
@@ -132,28 +134,52 @@ class Scorer:
         """Form shards, run them on the threads, and return the logits in the order given."""
         special = self.tokenizer.template.num_special
         lengths = [len(first) + len(second) + special for first, second in tokens]
+        size = team_size(lengths, self.num_threads, batch_size)
+        if size > 1:
+            return self._run_as_team(self._lay_out(tokens), size)
         shards = make_shards(lengths, self.num_threads, batch_size)
 
         def run(shard: list[int]) -> NDArray[Any]:
-            pairs = [tokens[position] for position in shard]
-            return self._run(lay_out(pairs, self.tokenizer.template, self.spec))
+            batch = self._lay_out([tokens[position] for position in shard])
+            with self._team(1) as (workspace,):
+                return forward(self._encoder, batch, self._ops, workspace)
 
         result = np.empty((len(tokens), self.spec.num_labels), self._logit_dtype)
         for shard, logits in zip(shards, self._workers.map(run, shards), strict=True):
             result[shard] = logits
         return result
 
-    def _run(self, batch: TokenBatch) -> NDArray[Any]:
-        """Run the forward pass on the calling thread, with a workspace that no other thread uses meanwhile."""
-        self._check(batch)
+    def _run_as_team(self, batch: TokenBatch, size: int) -> NDArray[Any]:
+        """Run the forward pass on several threads that share the rows of one batch."""
+        with self._team(size) as members:
+
+            def run(workspace: Any) -> NDArray[Any]:
+                try:
+                    return forward(self._encoder, batch, self._ops, workspace)
+                except BaseException:
+                    workspace.leave()
+                    raise
+
+            try:
+                return np.concatenate(self._workers.map(run, members))
+            except BaseException:  # a member may never have begun
+                members[0].leave()
+                raise
+
+    @contextlib.contextmanager
+    def _team(self, size: int) -> Iterator[list[Any]]:
+        """Lend the workspaces of a team that nobody else uses meanwhile; those that met an error are not used again."""
         try:
-            workspace = self._workspaces.get_nowait()
+            team = self._teams[size].get_nowait()
         except queue.Empty:
-            workspace = self._ops.Workspace()
-        try:
-            return forward(self._encoder, batch, self._ops, workspace)
-        finally:
-            self._workspaces.put(workspace)
+            team = self._ops.make_team(size)
+        yield team
+        self._teams[size].put(team)
+
+    def _lay_out(self, tokens: Sequence[TokenPair]) -> TokenBatch:
+        batch = lay_out(tokens, self.tokenizer.template, self.spec)
+        self._check(batch)
+        return batch
 
     def _check(self, batch: TokenBatch) -> None:
         """Prove that no lookup can leave its table: kernels do not check, and would read foreign memory."""

@@ -8,7 +8,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Task = TypeVar("Task")
@@ -34,12 +34,15 @@ class Workers:
         """Return function(task) for each task, in order; tasks begin in order.
 
         When a task raises, or the caller is interrupted, tasks that have not begun are dropped and the error is raised.
+        The tasks of one call are queued together: as many as there are threads may wait for each other.
         """
-        with self._lock:
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(self.num_threads, thread_name_prefix="numbert")
-        futures = [self._executor.submit(function, task) for task in tasks]
+        futures: list[Future[Result]] = []
         try:
+            with self._lock:
+                if self._executor is None:
+                    self._executor = ThreadPoolExecutor(self.num_threads, thread_name_prefix="numbert")
+                for task in tasks:
+                    futures.append(self._executor.submit(function, task))
             return [future.result() for future in futures]
         except BaseException:
             for future in futures:

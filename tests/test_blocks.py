@@ -2,6 +2,8 @@
 
 import inspect
 import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from numbert.engine.encoder import forward, pack
 from numbert.engine.tokenization import TokenBatch
 from numbert.kernels.cpu import blocks as cpu
 from numbert.kernels.reference import blocks as reference
-from numbert.loaders import bert
+from numbert.loaders import bert, mpnet
 from numbert.loaders.encoder_names import tensor_table
 from numbert.loaders.spec import ModelSpec
 
@@ -24,7 +26,7 @@ def make_spec(hidden, heads, inner, layers, labels) -> ModelSpec:
 def random_weights(rng, spec: ModelSpec) -> dict[str, np.ndarray]:
     """Weights of a scale that keeps every activation near 1, so that errors show."""
     weights = {}
-    for name, (_, shape) in tensor_table(spec, bert.NAMES).items():
+    for name, (_, shape) in tensor_table(spec, mpnet.NAMES if spec.relative_buckets else bert.NAMES).items():
         scale = 1 / math.sqrt(shape[-1]) if len(shape) == 2 and "embedding" not in name else 1.0
         weights[name] = (rng.standard_normal(shape) * scale).astype(np.float32)
     return weights
@@ -45,8 +47,8 @@ SIZES = [(312, 12, 100, 2, 3), (48, 3, 97, 1, 1), (384, 12, 1536, 2, 1), (10, 5,
 def test_cpu_equals_reference(rng, hidden, heads, inner, layers, labels, lengths):
     spec = make_spec(hidden, heads, inner, layers, labels)
     weights, batch = random_weights(rng, spec), random_batch(rng, spec, lengths)
-    fast = forward(pack(spec, weights, cpu, "float32"), batch, cpu, cpu.Workspace())
-    exact = forward(pack(spec, weights, reference, "float64"), batch, reference, reference.Workspace())
+    fast = forward(pack(spec, weights, cpu, "float32"), batch, cpu, cpu.make_team(1)[0])
+    exact = forward(pack(spec, weights, reference, "float64"), batch, reference, reference.make_team(1)[0])
     assert fast.dtype == np.float32
     assert exact.dtype == np.float64
     assert fast.shape == exact.shape == (len(lengths), labels)
@@ -58,17 +60,43 @@ def test_cpu_equals_reference(rng, hidden, heads, inner, layers, labels, lengths
 def test_lower_precision_stays_near_the_reference(rng, dtype, tolerance):
     spec = make_spec(312, 12, 100, 2, 3)
     weights, batch = random_weights(rng, spec), random_batch(rng, spec, [31, 33, 16, 64, 5])
-    fast = forward(pack(spec, weights, cpu, dtype), batch, cpu, cpu.Workspace())
-    exact = forward(pack(spec, weights, reference, "float64"), batch, reference, reference.Workspace())
+    fast = forward(pack(spec, weights, cpu, dtype), batch, cpu, cpu.make_team(1)[0])
+    exact = forward(pack(spec, weights, reference, "float64"), batch, reference, reference.make_team(1)[0])
     # Weights and rows are rounded to 8 bits; the errors of 3 layers add up to 0.02 and 0.1 on logits of size 1 to 3.
     # (The kernels' own tests hold the arithmetic to 5e-6; this one shows that the blocks are put together right.)
     np.testing.assert_allclose(fast, exact, atol=tolerance)
     assert fast.dtype == np.float32
 
 
+@pytest.mark.parametrize("size", [2, 3, 8])
+@pytest.mark.parametrize("lengths", [[1], [13], [64], [1, 2, 3], [31, 33, 16, 64, 5]])
+@pytest.mark.parametrize("relative_buckets", [0, 8])  # with them, scores depend on where in its pair a row stands
+def test_a_team_computes_the_same_bits_as_one_thread(rng, size, lengths, relative_buckets):
+    spec = replace(make_spec(48, 3, 97, 3, 2), relative_buckets=relative_buckets)
+    encoder = pack(spec, random_weights(rng, spec), cpu, "float32")
+    for batch in (random_batch(rng, spec, lengths), random_batch(rng, spec, lengths[::-1])):
+        alone = forward(encoder, batch, cpu, cpu.make_team(1)[0])
+        members = cpu.make_team(size)
+        with ThreadPoolExecutor(size) as pool:
+            for _ in range(2):  # the second time on used buffers
+                parts = pool.map(lambda member, batch=batch: forward(encoder, batch, cpu, member), members)
+                assert (np.concatenate(list(parts)) == alone).all()
+
+
+def test_a_member_that_fails_does_not_keep_the_others_waiting(rng):
+    spec = make_spec(48, 3, 97, 3, 2)
+    encoder, batch = pack(spec, random_weights(rng, spec), cpu, "float32"), random_batch(rng, spec, [64])
+    first, second = cpu.make_team(2)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(forward, encoder, batch, cpu, first)
+        second.leave()
+        with pytest.raises(RuntimeError, match="another thread"):
+            waiting.result(timeout=60)
+
+
 def test_float32_reference_keeps_its_dtype_in_every_block(rng):
     spec = make_spec(16, 2, 20, 1, 1)
-    batch, workspace = random_batch(rng, spec, [3, 4]), reference.Workspace()
+    batch, workspace = random_batch(rng, spec, [3, 4]), reference.make_team(1)[0]
     encoder = pack(spec, random_weights(rng, spec), reference, "float32")
     x = reference.embedding(batch.ids, batch.type_ids, batch.position_ids, encoder.embedding, workspace)
     results = [x, reference.attention_block(x, batch.offsets, encoder.layers[0].attention, None, workspace)]
@@ -79,11 +107,11 @@ def test_float32_reference_keeps_its_dtype_in_every_block(rng):
 
 def test_a_workspace_carries_nothing_from_one_shard_to_the_next(rng):
     spec = make_spec(48, 3, 97, 2, 1)
-    encoder, workspace = pack(spec, random_weights(rng, spec), cpu, "float32"), cpu.Workspace()
+    encoder, workspace = pack(spec, random_weights(rng, spec), cpu, "float32"), cpu.make_team(1)[0]
     batches = [random_batch(rng, spec, lengths) for lengths in ([64, 64], [3], [30, 1, 1], [64, 64, 64])]
-    fresh = [forward(encoder, batch, cpu, cpu.Workspace()) for batch in batches]
+    fresh = [forward(encoder, batch, cpu, cpu.make_team(1)[0]) for batch in batches]
     for batch, expected in zip(batches * 2, fresh * 2, strict=True):
-        for buffer in workspace._buffers.values():
+        for buffer in workspace.take.__self__._arrays.values():
             buffer.fill(np.nan if buffer.dtype == np.float32 else -1)
         assert (forward(encoder, batch, cpu, workspace) == expected).all()
 

@@ -232,7 +232,8 @@ def test_attend(rng, width, lengths):
     )
     context, scale = np.full((tokens, heads * padded), np.nan, np.float32), 1 / math.sqrt(width)
     sums = np.empty(TILE_ROWS, np.float32)
-    attend(filled_query, offsets, key_value, offsets, scale, None, key_panels, scores, sums, context)
+    positions = np.zeros(len(lengths), np.int64)
+    attend(filled_query, offsets, positions, key_value, offsets, scale, None, key_panels, scores, sums, context)
     for start, end in itertools.pairwise(offsets):
         q, k, v = (part[:, start:end].astype(np.float64) for part in (query, key, value))
         exact = reference.softmax(q @ k.transpose(0, 2, 1) * scale) @ v  # (H, L, D)

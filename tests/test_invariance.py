@@ -97,9 +97,9 @@ def test_a_process_forked_after_predict_can_predict(models, pairs):
 
 def test_new_threads_leave_no_memory_behind(models, pairs):
     # Buffers belong to the model's own threads: callers, however many, add none.
-    before = models[2]._scorer._workspaces.qsize()
+    before = models[2]._scorer._teams[1].qsize()
     for _ in range(20):
         thread = threading.Thread(target=models[2].predict, args=(pairs,))
         thread.start()
         thread.join()
-    assert models[2]._scorer._workspaces.qsize() == max(before, 2)
+    assert models[2]._scorer._teams[1].qsize() == max(before, 2)

@@ -60,6 +60,7 @@ def add_bias(scores: Any, at: int, length: int, scale: float, bias: Any, bias_at
 def attend(
     query: NDArray[float32],
     query_offsets: NDArray[int64],
+    query_positions: NDArray[int64],
     key_value: NDArray[float32],
     offsets: NDArray[int64],
     scale: float,
@@ -74,7 +75,8 @@ def attend(
     Parameters
     ----------
     query : ndarray, shape (H, queries or more, D')
-        Pair b asks with the rows query_offsets[b] to query_offsets[b+1].
+        Pair b asks with the rows query_offsets[b] to query_offsets[b+1]; the first of them is query_positions[b] in
+        the pair.
     key_value : ndarray, shape (2H, T + TILE_WIDTH, D')
         Keys of all heads, then values; pair b is rows offsets[b] to offsets[b+1]. The rows after T are read, not used.
     scale : float
@@ -89,10 +91,13 @@ def attend(
     sums : ndarray, shape (TILE_ROWS,)
         Scratch.
     context : ndarray, shape (queries, H*D')
+        Its first row belongs to query_offsets[0].
     """
     heads, queries, width = query.shape
     capacity = key_value.shape[1]
     for pair in range(offsets.size - 1):
+        if query_offsets[pair] == query_offsets[pair + 1]:
+            continue
         start, length = offsets[pair], offsets[pair + 1] - offsets[pair]
         padded = (length + TILE_WIDTH - 1) // TILE_WIDTH * TILE_WIDTH
         for head in range(heads):
@@ -105,11 +110,11 @@ def attend(
                         query, (head * queries + row) * width, width, rows,
                         key_panels, column * width, TILE_WIDTH, width, ZEROS, 0, scores, column, padded,
                     )  # fmt: skip
-                out_at = (row * heads + head) * width
+                out_at = ((row - query_offsets[0]) * heads + head) * width
                 for i in range(rows):
                     if relative_bias is not None:
                         columns = relative_bias.shape[1]
-                        place = row + i - query_offsets[pair]
+                        place = query_positions[pair] + row + i - query_offsets[pair]
                         distance_0 = head * columns + (columns - TILE_WIDTH) // 2
                         add_bias(scores, i * padded, length, scale, relative_bias, distance_0 - place)
                         sums[i] = exponentiate_row(scores, i * padded, length, 1.0)

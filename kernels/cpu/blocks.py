@@ -13,7 +13,7 @@ What is saved against the reference, all of it exact up to rounding:
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy import float32, int32, int64
@@ -24,11 +24,9 @@ from .attention import attend
 from .elementwise import embed
 from .isa import TILE_ROWS, TILE_WIDTH
 from .linear import GELU, RELU, ROW_BLOCK, TANH, feed_forward, head, linear_residual_norm, linear_rows, project_heads
-from .operands import Operand
 from .packing import (
     PackedLinear,
     PackedNorm,
-    aligned_empty,
     fill_up,
     pack_linear,
     pack_norm,
@@ -37,8 +35,10 @@ from .packing import (
     split_outputs,
     take_panels,
 )
+from .workspace import Workspace, make_team
 
 Floats = NDArray[float32]
+__all__ = ["Workspace", "make_team"]  # the backend's, beside the blocks below
 HEAD_ACTIVATIONS = {"tanh": TANH, "gelu": GELU, "relu": RELU}
 
 # ---- weights
@@ -134,25 +134,6 @@ def pack_relative_bias(bias: Floats, dtype: str) -> Floats:
     return fill_up(bias, bias.shape[0], bias.shape[1] + TILE_WIDTH)
 
 
-class Workspace:
-    """The buffers of one thread: they grow to the largest shard seen and are used again."""
-
-    def __init__(self) -> None:
-        self._buffers: dict[str, NDArray[Any]] = {}
-
-    def take(self, name: str, *shape: int, dtype: Any = float32) -> NDArray[Any]:
-        """Return the buffer of this name as an array of this shape; its content is whatever was left there."""
-        size = math.prod(shape)
-        buffer = self._buffers.get(name)
-        if buffer is None or buffer.size < size:
-            self._buffers[name] = buffer = aligned_empty(size, dtype=dtype)
-        return buffer[:size].reshape(shape)
-
-    def operand(self, width: int) -> Operand:
-        """Return room for ROW_BLOCK rows of `width` numbers in the form in which tiles read them."""
-        return Operand(self.take("operand", ROW_BLOCK, width, dtype=int32), self.take("scales", ROW_BLOCK))
-
-
 # ---- blocks
 
 
@@ -164,8 +145,10 @@ def embedding(
     workspace: Workspace,
 ) -> Floats:
     """Look up and normalise the vector of each token: (T, C')."""
-    x = workspace.take("x", len(ids), weights.word.shape[1])
-    embed(ids, type_ids * int32(weights.positions) + position_ids, weights.word, weights.place, weights.norm, x)
+    rows = slice(*workspace.rows_of(len(ids)))
+    places = type_ids[rows] * int32(weights.positions) + position_ids[rows]
+    x = workspace.take("x", len(places), weights.word.shape[1])
+    embed(ids[rows], places, weights.word, weights.place, weights.norm, x)
     return x
 
 
@@ -184,10 +167,13 @@ def attention_block(
     workspace: Workspace,
 ) -> Floats:
     """Attend within each pair, add to x and normalise, in place: (T, C')."""
-    heads, width = weights.num_heads, _head_width(weights)
-    qkv = workspace.take("query_key_value", 3 * heads, len(x) + TILE_WIDTH, width)
-    project_heads(x, weights.query_key_value, workspace.operand(x.shape[1]), qkv)
-    return _attend(x, qkv[:heads], offsets, qkv[heads:], offsets, weights, relative_bias, workspace)
+    heads, first = weights.num_heads, workspace.rows_of(int(offsets[-1]))[0]
+    qkv = workspace.take_shared("query_key_value", 3 * heads, int(offsets[-1]) + TILE_WIDTH, _head_width(weights))
+    project_heads(x, weights.query_key_value, workspace.operand(x.shape[1]), qkv, first)
+    workspace.meet()
+    query_offsets = np.clip(offsets, first, first + len(x))
+    positions = np.maximum(first - offsets[:-1], 0)
+    return _attend(x, qkv[:heads], query_offsets, positions, qkv[heads:], offsets, weights, relative_bias, workspace)
 
 
 def first_token_attention_block(
@@ -198,16 +184,20 @@ def first_token_attention_block(
     workspace: Workspace,
 ) -> Floats:
     """Compute the rows of `attention_block` that belong to first tokens: (B, C')."""
-    pairs, heads, width = len(offsets) - 1, weights.num_heads, _head_width(weights)
-    first = workspace.take("first", pairs, x.shape[1])
-    np.take(x, offsets[:-1], axis=0, out=first)
+    heads, total, first = weights.num_heads, int(offsets[-1]), workspace.rows_of(int(offsets[-1]))[0]
+    own = (offsets[:-1] >= first) & (offsets[:-1] < first + len(x))  # pairs whose first token is a row of x
+    first_tokens = workspace.take("first", int(np.count_nonzero(own)), x.shape[1])
+    np.take(x, offsets[:-1][own] - first, axis=0, out=first_tokens)
     panels = len(weights.query_key_value.panels)
-    query = workspace.take("query", heads, pairs, width)
-    key_value = workspace.take("query_key_value", 2 * heads, len(x) + TILE_WIDTH, width)
+    query = workspace.take("query", heads, len(first_tokens), _head_width(weights))
+    key_value = workspace.take_shared("query_key_value", 2 * heads, total + TILE_WIDTH, _head_width(weights))
     operand = workspace.operand(x.shape[1])
-    project_heads(first, take_panels(weights.query_key_value, 0, panels // 3), operand, query)
-    project_heads(x, take_panels(weights.query_key_value, panels // 3, panels), operand, key_value)
-    return _attend(first, query, np.arange(pairs + 1), key_value, offsets, weights, relative_bias, workspace)
+    project_heads(first_tokens, take_panels(weights.query_key_value, 0, panels // 3), operand, query, 0)
+    project_heads(x, take_panels(weights.query_key_value, panels // 3, panels), operand, key_value, first)
+    workspace.meet()
+    query_offsets = np.concatenate([[0], np.cumsum(own)])
+    positions = np.zeros(len(own), int64)
+    return _attend(first_tokens, query, query_offsets, positions, key_value, offsets, weights, relative_bias, workspace)
 
 
 def _head_width(weights: AttentionWeights) -> int:
@@ -218,6 +208,7 @@ def _attend(
     x: Floats,
     query: Floats,
     query_offsets: NDArray[int64],
+    query_positions: NDArray[int64],
     key_value: Floats,
     offsets: NDArray[int64],
     weights: AttentionWeights,
@@ -231,6 +222,7 @@ def _attend(
     attend(
         query,
         query_offsets,
+        query_positions,
         key_value,
         offsets,
         weights.scale,

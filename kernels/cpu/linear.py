@@ -22,10 +22,12 @@ TANH, GELU, RELU = range(3)  # activations of a head
 
 
 @kernel
-def project_heads(x: NDArray[float32], layer: PackedLinear, operand: Operand, out: NDArray[float32]) -> None:
-    """Write x @ weight.T + bias, each head's columns as a matrix of their own.
+def project_heads(
+    x: NDArray[float32], layer: PackedLinear, operand: Operand, out: NDArray[float32], out_row: int
+) -> None:
+    """Write x @ weight.T + bias from row `out_row` on, each head's columns as a matrix of their own.
 
-    x: (T, C'); operand: scratch for ROW_BLOCK rows; out: (heads in the layer, T or more, D').
+    x: (T, C'); operand: scratch for ROW_BLOCK rows; out: (heads in the layer, out_row + T or more, D').
     """
     depth, capacity, width = x.shape[1], out.shape[1], out.shape[2]
     for first in range(0, x.shape[0], ROW_BLOCK):
@@ -34,7 +36,7 @@ def project_heads(x: NDArray[float32], layer: PackedLinear, operand: Operand, ou
         for panel in range(layer.panels.shape[0]):
             head, column = divmod(panel * TILE_WIDTH, width)
             for row in range(0, rows, TILE_ROWS):
-                to = (head * capacity + first + row) * width + column
+                to = (head * capacity + out_row + first + row) * width + column
                 multiply(x, first * depth, operand, row, min(TILE_ROWS, rows - row), layer, panel, out, to, width)
 
 
