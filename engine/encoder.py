@@ -3,7 +3,7 @@
 ``ops`` is a backend (backend.py): the same few blocks whether they are computed by NumPy, Numba or a GPU.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,8 +46,17 @@ def forward(encoder: Encoder, tokens: TokenBatch, ops: Backend, workspace: Any) 
     return ops.classification_head(x, encoder.head, workspace)  # (B, labels)
 
 
-def pack(spec: ModelSpec, weights: Mapping[str, NDArray[np.float32]], ops: Backend, dtype: str) -> Encoder:
-    """Hand the checkpoint's arrays to the backend, which brings them into the form that it computes with."""
+def pack(
+    spec: ModelSpec,
+    weights: Mapping[str, NDArray[np.float32]],
+    ops: Backend,
+    dtype: str,
+    do_all: Callable[[Callable[[int], Layer], Sequence[int]], Iterable[Layer]] = map,
+) -> Encoder:
+    """Hand the checkpoint's arrays to the backend, which brings them into the form that it computes with.
+
+    `do_all` applies a function to each number of a layer; with that of a thread pool, layers are read side by side.
+    """
 
     def linear(name: str) -> Linear:
         return Linear(weights[f"{name}.weight"], weights[f"{name}.bias"])
@@ -76,7 +85,7 @@ def pack(spec: ModelSpec, weights: Mapping[str, NDArray[np.float32]], ops: Backe
         norm("embedding.norm"),
         dtype,
     )
-    layers = tuple(layer(f"layers.{i}") for i in range(spec.num_layers))
+    layers = tuple(do_all(lambda i: layer(f"layers.{i}"), range(spec.num_layers)))
     projection = relative_bias = None
     if spec.embedding_size != spec.hidden_size:
         projection = ops.pack_projection(linear("projection"), dtype)

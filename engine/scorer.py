@@ -30,8 +30,8 @@ class Scorer:
         self.tokenizer = checkpoint.tokenizer
         self.backend, self._ops = choose_backend(backend, dtype)
         self.dtype = dtype
-        self._encoder = pack(checkpoint.spec, checkpoint.weights, self._ops, dtype)
         self._workers = Workers(num_threads)
+        self._encoder = pack(checkpoint.spec, checkpoint.weights, self._ops, dtype, self._workers.map)
         self._teams: dict[int, queue.SimpleQueue[list[Any]]] = defaultdict(queue.SimpleQueue)  # idle ones, by size
 
     def __getstate__(self) -> dict[str, Any]:

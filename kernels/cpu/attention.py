@@ -37,14 +37,21 @@ def exponentiate_row(scores: Any, at: int, length: int, scale: float) -> float32
     """
     lowest = splat(float32(-np.inf))
     highest = lowest
-    for j in range(0, length, LANES):
-        highest = maximum(highest, keep_first(load(scores, at + j), length - j, lowest))
+    whole = length // LANES * LANES
+    for j in range(0, whole, LANES):
+        highest = maximum(highest, load(scores, at + j))
+    if whole < length:
+        highest = maximum(highest, keep_first(load(scores, at + whole), length - whole, lowest))
     peak = reduce_max(highest)
     total = splat(float32(0))
-    for j in range(0, length, LANES):
-        weight = keep_first(exp((load(scores, at + j) - peak) * scale), length - j, splat(float32(0)))
+    for j in range(0, whole, LANES):
+        weight = exp((load(scores, at + j) - peak) * scale)
         store(scores, at + j, weight)
         total = total + weight
+    if whole < length:
+        rest = keep_first(exp((load(scores, at + whole) - peak) * scale), length - whole, splat(float32(0)))
+        store(scores, at + whole, rest)
+        total = total + rest
     return reduce_add(total)
 
 

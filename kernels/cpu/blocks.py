@@ -84,9 +84,9 @@ def pack_embedding(word: Floats, position: Floats, token_type: Floats, norm: Lay
     """Add up every token type with every position, and fill up the rows."""
     width = round_up(word.shape[1])
     place = (token_type[:, None] + position[None]).reshape(-1, word.shape[1])
-    return EmbeddingWeights(
-        fill_up(word, len(word), width), fill_up(place, len(place), width), len(position), pack_norm(norm)
-    )
+    if word.shape[1] != width:  # else it stays where it is: the largest array of all
+        word = fill_up(word, len(word), width)
+    return EmbeddingWeights(word, fill_up(place, len(place), width), len(position), pack_norm(norm))
 
 
 def pack_attention(

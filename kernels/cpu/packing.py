@@ -143,6 +143,8 @@ def split_outputs(layer: Linear, num_heads: int) -> Linear:
     """Fill up each head of a query, key or value weight (H*D, C) to D' rows: (H*D', C)."""
     width = len(layer.bias) // num_heads
     padding = round_up(width) - width
+    if padding == 0:
+        return layer
     weight = np.pad(layer.weight.reshape(num_heads, width, -1), ((0, 0), (0, padding), (0, 0)))
     bias = np.pad(layer.bias.reshape(num_heads, width), ((0, 0), (0, padding)))
     return Linear(weight.reshape(num_heads * (width + padding), -1), bias.ravel())
@@ -153,5 +155,7 @@ def split_inputs(layer: Linear, num_heads: int) -> Linear:
     outputs, inputs = layer.weight.shape
     width = inputs // num_heads
     padding = round_up(width) - width
+    if padding == 0:
+        return layer
     weight = np.pad(layer.weight.reshape(outputs, num_heads, width), ((0, 0), (0, 0), (0, padding)))
     return Linear(weight.reshape(outputs, -1), layer.bias)
