@@ -140,6 +140,14 @@ def _processor_name() -> str:
     return names[0] if names else platform.processor() or "unknown"
 
 
+def vector_features() -> list[str]:
+    """Return those features of the processor that matrix kernels are written for."""
+    from llvmlite.binding import get_host_cpu_features  # here: startup.py measures processes without it
+
+    wanted = ("avx2", "fma", "avxvnni", "avx512f", "avx512vnni", "avx512bf16", "amx", "neon", "dotprod", "i8mm", "bf16")
+    return sorted(name for name, present in get_host_cpu_features().items() if present and name.startswith(wanted))
+
+
 def print_header(title: str, lines: Iterable[str]) -> None:
     """Print a title and a list of facts in Markdown."""
     print(f"## {title}\n")

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 Logits = NDArray[Any]
 Feeds = dict[str, NDArray[int64]]
+PRECISIONS = ("float32", "bfloat16", "int8")
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -39,30 +40,33 @@ class Engine(NamedTuple):
     """A model that is loaded and ready to score."""
 
     name: str
-    float32: bool  # must agree with numbert
+    precision: str  # of the matrix products with weights: "float32", "bfloat16" or "int8"
     can_split: bool
     score: Callable[[Pairs, Setting], Logits]  # logits: (N, labels)
 
 
 def load_engines(folder: Path, threads: int, max_length: int) -> list[Engine]:
-    """Load numbert and every other engine that is installed."""
-    engines = [_numbert(folder, threads, max_length)]
-    for make in (_sentence_transformers, _onnx_runtime, _openvino):
+    """Load numbert and every other engine that is installed; precision by precision, numbert first in each."""
+    engines = []
+    for make in (_numbert, _sentence_transformers, _onnx_runtime, _openvino):
         progress(f"loading {make.__name__.strip('_')}")
         try:
             engines += make(folder, threads, max_length)
         except ImportError as error:
             progress(f"left out: {error}")
-    return engines
+    return sorted(engines, key=lambda engine: PRECISIONS.index(engine.precision))
 
 
-def _numbert(folder: Path, threads: int, max_length: int) -> Engine:
-    model = CrossEncoder(folder, num_threads=threads, max_length=max_length, activation_fn="identity")
+def _numbert(folder: Path, threads: int, max_length: int) -> Iterator[Engine]:
+    for precision in PRECISIONS:
+        model = CrossEncoder(
+            folder, num_threads=threads, max_length=max_length, activation_fn="identity", dtype=precision
+        )
 
-    def score(pairs: Pairs, setting: Setting) -> Logits:
-        return _as_rows(model.predict(pairs, batch_size=setting.batch_size))
+        def score(pairs: Pairs, setting: Setting, model: CrossEncoder = model) -> Logits:
+            return _as_rows(model.predict(pairs, batch_size=setting.batch_size))
 
-    return Engine("numbert", float32=True, can_split=False, score=score)
+        yield Engine(f"numbert {precision}", precision, can_split=False, score=score)
 
 
 def _sentence_transformers(folder: Path, threads: int, max_length: int) -> Iterator[Engine]:
@@ -80,8 +84,7 @@ def _sentence_transformers(folder: Path, threads: int, max_length: int) -> Itera
             )
             return _as_rows(logits.float().numpy())
 
-        name = f"sentence-transformers {dtype}"
-        yield Engine(name, float32=dtype == "float32", can_split=False, score=score)
+        yield Engine(f"sentence-transformers {dtype}", dtype, can_split=False, score=score)
 
 
 def _as_rows(logits: Logits) -> Logits:
@@ -163,18 +166,29 @@ def _export(folder: Path) -> bytes:
         return path.read_bytes()
 
 
-def _onnx_runtime(folder: Path, threads: int, max_length: int) -> list[Engine]:
+def _onnx_runtime(folder: Path, threads: int, max_length: int) -> Iterator[Engine]:
     library = importlib.import_module("onnxruntime")
-    model = _export(folder)
+    tokenizer = _load_tokenizer(folder, max_length)
+    for precision, model in (("float32", _export(folder)), ("int8", _quantize(_export(folder)))):
 
-    def run_with(session_threads: int) -> Callable[[Feeds], Logits]:
-        options = library.SessionOptions()
-        options.intra_op_num_threads = session_threads
-        session = library.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        return lambda feeds: session.run(None, feeds)[0]  # type: ignore[no-any-return]
+        def run_with(session_threads: int, model: bytes = model) -> Callable[[Feeds], Logits]:
+            options = library.SessionOptions()
+            options.intra_op_num_threads = session_threads
+            session = library.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            return lambda feeds: session.run(None, feeds)[0]  # type: ignore[no-any-return]
 
-    scorer = GraphScorer(_load_tokenizer(folder, max_length), run_with(threads), run_with(1), threads)
-    return [Engine("ONNX Runtime float32", float32=True, can_split=threads > 1, score=scorer)]
+        scorer = GraphScorer(tokenizer, run_with(threads), run_with(1), threads)
+        yield Engine(f"ONNX Runtime {precision}", precision, can_split=threads > 1, score=scorer)
+
+
+def _quantize(model: bytes) -> bytes:
+    """Let ONNX Runtime make its dynamic int8 model, with a scale for each output channel of a weight."""
+    quantization = importlib.import_module("onnxruntime.quantization")
+    with tempfile.TemporaryDirectory() as scratch:
+        source, target = Path(scratch, "float32.onnx"), Path(scratch, "int8.onnx")
+        source.write_bytes(model)
+        quantization.quantize_dynamic(source, target, per_channel=True, weight_type=quantization.QuantType.QInt8)
+        return target.read_bytes()
 
 
 def _openvino(folder: Path, threads: int, max_length: int) -> list[Engine]:
@@ -190,8 +204,9 @@ def _openvino(folder: Path, threads: int, max_length: int) -> list[Engine]:
             for streams in (1, threads)
         )
         scorer = GraphScorer(tokenizer, together, alone, threads)
+        ours = {"f32": "float32", "bf16": "bfloat16", "f16": "bfloat16"}[precision]  # both halves are one class here
         name = f"OpenVINO {'float32' if precision == 'f32' else f'{precision} (its default here)'}"
-        engines.append(Engine(name, float32=precision == "f32", can_split=threads > 1, score=scorer))
+        engines.append(Engine(name, ours, can_split=threads > 1, score=scorer))
     return engines
 
 

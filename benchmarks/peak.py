@@ -4,18 +4,19 @@ As many chains x = x * factor + term as the registers hold run side by side. The
 the multiply-add units are never without work, and what is measured is the processor, not a kernel.
 """
 
+import time
 from typing import Any
 
 from numba import njit, types
 from numba.core import cgutils
-from numbert.kernels.cpu.isa import ISA, LANES
+from numbert.kernels.cpu.isa import LANES, TILE_ROWS
 from numbert.kernels.cpu.jit import intrinsic
 from numbert.kernels.cpu.packing import aligned_empty
 from numbert.kernels.cpu.simd import FLOAT, INT64, element_pointer, load_vector, multiply_add, store_vector
 from numpy import float32
 from numpy.typing import NDArray
 
-CHAINS = 24 if ISA.name in ("avx512", "neon") else 12  # with the two constants they fit 32 registers, or 16
+CHAINS = 2 * TILE_ROWS  # as many as a tile has sums: with the two constants they fit the registers
 STEPS = 4  # of each chain in one turn of the loop
 TURNS = 50_000
 FLOP = 2 * CHAINS * STEPS * TURNS * LANES  # of one call of `run_chains`
@@ -57,6 +58,18 @@ def start_values() -> NDArray[float32]:
 def run_chains(data: NDArray[float32]) -> None:
     """Compute FLOP operations."""
     _run(data, TURNS)
+
+
+def measure(repeats: int = 30) -> float:
+    """Return the operations per second of one core: the best of some runs."""
+    data = start_values()
+    run_chains(data)
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run_chains(data)
+        seconds.append(time.perf_counter() - start)
+    return FLOP / min(seconds)
 
 
 def largest_error(data: NDArray[float32]) -> float:
