@@ -22,7 +22,7 @@ from .operands import Operand
 from .packing import aligned_empty
 from .simd import element_pointer
 
-SPINS = 20_000  # looks at the counter before a waiting thread lets others have the core: about 0.3 ms
+SPINS = 400_000  # looks at the counter before a waiting thread lets others have the core: about 0.4 ms
 NAP = 5e-5  # seconds
 
 
