@@ -6,16 +6,18 @@ the multiply-add units are never without work, and what is measured is the proce
 
 from typing import Any
 
-from numba import njit, types
+import numpy as np
+from numba import types
 from numba.core import cgutils
-from numbert.kernels.cpu.isa import ISA, LANES
-from numbert.kernels.cpu.jit import intrinsic
-from numbert.kernels.cpu.packing import aligned_empty
-from numbert.kernels.cpu.simd import FLOAT, INT64, element_pointer, load_vector, multiply_add, store_vector
 from numpy import float32
 from numpy.typing import NDArray
 
-CHAINS = 24 if ISA.name in ("avx512", "neon") else 12  # with the two constants they fit 32 registers, or 16
+from .isa import ISA, LANES
+from .jit import intrinsic, kernel
+from .packing import aligned_empty
+from .simd import FLOAT, INT64, element_pointer, load_vector, multiply_add, store_vector
+
+CHAINS = 24 if LANES == 16 or ISA.name == "neon" else 12  # with the two constants they fit 32 registers, or 16
 STEPS = 4  # of each chain in one turn of the loop
 TURNS = 50_000
 FLOP = 2 * CHAINS * STEPS * TURNS * LANES  # of one call of `run_chains`
@@ -41,7 +43,7 @@ def _chains(typingctx: Any, data: Any, turns: Any) -> Any:
     return types.void(data, types.int64), codegen
 
 
-@njit(nogil=True)
+@kernel
 def _run(data: NDArray[float32], turns: int) -> None:
     _chains(data, turns)
 
@@ -49,7 +51,7 @@ def _run(data: NDArray[float32], turns: int) -> None:
 def start_values() -> NDArray[float32]:
     """Make data of which all chains differ (equal ones would be computed once) and stay near 1."""
     data = aligned_empty(CHAINS + 2, LANES)
-    data[:CHAINS] = 1 + 0.01 * float32(range(CHAINS))[:, None]
+    data[:CHAINS] = 1 + 0.01 * np.arange(CHAINS, dtype=float32)[:, None]
     data[CHAINS:] = 0.5
     return data
 
