@@ -29,11 +29,11 @@ from common import (
     progress,
 )
 from engines import Engine, Logits, Setting, load_engines
+from numbert.engine.phases import useful_flop
 from numbert.engine.tokenization import tokenize
 from numbert.engine.workers import usable_cores
 from numbert.kernels.cpu.isa import ISA
 from numbert.loaders.checkpoint import Checkpoint, load_checkpoint
-from numbert.loaders.spec import ModelSpec
 
 PACKAGES = (
     "numbert", "numpy", "numba", "llvmlite", "tokenizers", "sentence-transformers", "transformers", "torch", "onnx",
@@ -123,20 +123,6 @@ def spread(lengths: Sequence[int], count: int) -> list[int]:
     """Choose so many pairs that stand for all: evenly spaced in the order of lengths; one is the median."""
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     return sorted(order[(2 * i + 1) * len(order) // (2 * count)] for i in range(count))
-
-
-def useful_flop(spec: ModelSpec, length: int) -> float:
-    """Count the operations that the logits of one pair need: no padding, and the first token only where that suffices.
-
-    A layer's products per token: query, key, value, output (C x C each) and twice C x F; scores and values over
-    `length` keys. In the last layer all tokens need keys and values, and the first alone the rest.
-    """
-    c, f = spec.hidden_size, spec.intermediate_size
-    keys_and_values = 2 * 2 * c * c
-    rest = 2 * (2 * c * c + 2 * c * f) + 2 * 2 * length * c
-    full_layers = (spec.num_layers - 1) * length * (keys_and_values + rest)
-    head = 2 * c * c + 2 * c * spec.num_labels
-    return full_layers + length * keys_and_values + rest + head
 
 
 def check_agreement(engines: Sequence[Engine], pairs: Pairs) -> list[float]:
