@@ -88,8 +88,22 @@ def bench(model: CrossEncoder, pairs: Sequence[Pair], batch_size: int, rounds: i
         return Report(facts, phases, None)
     peak = _peak_gflops(model.num_threads)
     facts["peak_gflops_float32"] = round(peak * model.num_threads, 1)
-    facts["share_of_peak"] = round(facts["useful_gflops"] / (peak * model.num_threads), 3)
+    facts["share_of_float32_peak"] = round(facts["useful_gflops"] / (peak * model.num_threads), 3)
     return Report(facts, phases, peak)
+
+
+def phase_table(report: Report) -> str:
+    """Return the phases as a Markdown table; GFLOP/s and peak are those of one thread."""
+    lines = [
+        "| phase | ms of thread time | share | GFLOP/s of a thread | share of float32 peak |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for phase in report.phases:
+        rate = of_peak = ""
+        if phase.gflops is not None and report.peak_gflops is not None:
+            rate, of_peak = f"{phase.gflops:.1f}", f"{phase.gflops / report.peak_gflops:.0%}"
+        lines.append(f"| {phase.name} | {1e3 * phase.seconds:.2f} | {phase.share:.1%} | {rate} | {of_peak} |")
+    return "\n".join(lines)
 
 
 def _duration(call: Callable[[], object]) -> float:

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from .. import __version__
 from ..loaders.errors import NumbertError
 from ..loaders.source import EMBEDDED_MODEL
-from .bench import Report, bench, make_pairs
+from .bench import bench, make_pairs, phase_table
 from .cross_encoder import CrossEncoder
 from .errors import InputError, ParityError
 from .inputs import Pair
@@ -210,17 +210,7 @@ def run_bench(options: argparse.Namespace) -> None:
         return
     print_facts(report.facts, "text")
     if report.phases:
-        print_phases(report)
-
-
-def print_phases(report: Report) -> None:
-    """Print a Markdown table of the phases; GFLOP/s and peak are those of one thread."""
-    print("\n| phase | ms of thread time | share | GFLOP/s of a thread | share of peak |\n|---|---:|---:|---:|---:|")
-    for phase in report.phases:
-        rate = of_peak = ""
-        if phase.gflops is not None and report.peak_gflops is not None:
-            rate, of_peak = f"{phase.gflops:.1f}", f"{phase.gflops / report.peak_gflops:.0%}"
-        print(f"| {phase.name} | {1e3 * phase.seconds:.2f} | {phase.share:.1%} | {rate} | {of_peak} |")
+        print(f"\n{phase_table(report)}")
 
 
 def load_model(options: argparse.Namespace) -> CrossEncoder:

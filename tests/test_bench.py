@@ -147,7 +147,7 @@ def test_command_reads_pairs_of_a_file(capsys, tmp_path):
     facts = json.loads(capsys.readouterr().out)
     assert facts["pairs"] == 2
     assert facts["longest"] > facts["shortest"] > 0
-    assert 0 < facts["share_of_peak"] < 1
+    assert 0 < facts["share_of_float32_peak"] < 1
     assert "phases" not in facts
 
 
