@@ -5,13 +5,13 @@
 
 import argparse
 import importlib.metadata
-import os
 import platform
 import random
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from numbert.engine.machine import load_average, processor_name
 from numbert.engine.workers import usable_cores
 from numbert.loaders.source import find_folder
 
@@ -124,20 +124,12 @@ def machine_lines(packages: Sequence[str]) -> Iterator[str]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    yield f"processor: {_processor_name()} ({platform.machine()}, {platform.system()})"
+    yield f"processor: {processor_name()} ({platform.machine()}, {platform.system()})"
     yield f"usable cores: {usable_cores()}"
-    if hasattr(os, "getloadavg"):
-        yield f"load average before start: {os.getloadavg()[0]:.2f} (above 0.3 others are at work: expect noise)"
+    load = load_average()
+    if load is not None:
+        yield f"load average before start: {load:.2f} (above 0.3 others are at work: expect noise)"
     yield f"versions: Python {platform.python_version()}, " + ", ".join(f"{k} {v}" for k, v in versions.items())
-
-
-def _processor_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"
 
 
 def vector_features() -> list[str]:

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import peak
 from numba import njit
-from numbert.kernels.cpu import linear
+from numbert.kernels.cpu import linear, peak
 from numbert.kernels.cpu.attention import attend
 from numbert.kernels.cpu.elementwise import add_and_normalize, embed
 from numbert.kernels.cpu.isa import LANES, TILE_ROWS, TILE_WIDTH

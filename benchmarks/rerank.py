@@ -18,7 +18,6 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import peak
 from common import (
     Pairs,
     forget_own_folder,
@@ -32,11 +31,12 @@ from common import (
     vector_features,
 )
 from engines import PRECISIONS, Engine, Logits, Setting, load_engines
+from numbert.engine.bench import peak_gflops_of_a_thread
+from numbert.engine.phases import useful_flop
 from numbert.engine.tokenization import tokenize
 from numbert.engine.workers import usable_cores
 from numbert.kernels.cpu.isa import ISA
 from numbert.loaders.checkpoint import Checkpoint, load_checkpoint
-from numbert.loaders.spec import ModelSpec
 
 PACKAGES = (
     "numbert", "numpy", "numba", "llvmlite", "tokenizers", "sentence-transformers", "transformers", "torch", "onnx",
@@ -71,7 +71,7 @@ def main() -> None:
     _pin_threads(arguments.threads)
     forget_own_folder()
     header = list(machine_lines(PACKAGES))  # before this program loads the machine itself
-    peak_of_core = peak.measure()
+    peak = peak_gflops_of_a_thread(arguments.threads)
     checkpoint = load_checkpoint(model_folder(arguments.model))
     max_length = min(checkpoint.tokenizer.max_length or checkpoint.spec.max_positions, checkpoint.spec.max_positions)
     pairs = make_pairs(100, arguments.words, arguments.lengths)
@@ -82,7 +82,7 @@ def main() -> None:
             *header,
             f"threads of every engine: {arguments.threads}",
             f"instruction set of numbert: {ISA.name}; of the processor: {' '.join(vector_features())}",
-            f"measured peak of one core: {peak_of_core / 1e9:.0f} GFLOP/s of float32 multiply-adds",
+            f"measured peak of a thread while all compute: {peak:.0f} GFLOP/s of float32 multiply-adds",
             f"pairs: {min(lengths)} to {max(lengths)} tokens, mean {np.mean(lengths):.0f}",
             f"rounds: {arguments.rounds}; ratio: median over rounds of the engine's time / numbert's at that precision",
         ],
@@ -112,7 +112,7 @@ def main() -> None:
                 "ratio",
                 "max logit diff.",
             ),
-            _rows(engines, results, size, work, arguments.threads * peak_of_core / 1e9, differences),
+            _rows(engines, results, size, work, arguments.threads * peak, differences),
         )
         warn_of_disturbance(engines, results)
 
@@ -145,20 +145,6 @@ def spread(lengths: Sequence[int], count: int) -> list[int]:
     """Choose so many pairs that stand for all: evenly spaced in the order of lengths; one is the median."""
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     return sorted(order[(2 * i + 1) * len(order) // (2 * count)] for i in range(count))
-
-
-def useful_flop(spec: ModelSpec, length: int) -> float:
-    """Count the operations that the logits of one pair need: no padding, and the first token only where that suffices.
-
-    A layer's products per token: query, key, value, output (C x C each) and twice C x F; scores and values over
-    `length` keys. In the last layer all tokens need keys and values, and the first alone the rest.
-    """
-    c, f = spec.hidden_size, spec.intermediate_size
-    keys_and_values = 2 * 2 * c * c
-    rest = 2 * (2 * c * c + 2 * c * f) + 2 * 2 * length * c
-    full_layers = (spec.num_layers - 1) * length * (keys_and_values + rest)
-    head = 2 * c * c + 2 * c * spec.num_labels
-    return full_layers + length * keys_and_values + rest + head
 
 
 def check_agreement(engines: Sequence[Engine], pairs: Pairs) -> list[float]:

@@ -1,4 +1,4 @@
-"""The command line: rank and score files of text, look at a model, compile the kernels ahead.
+"""The command line: rank and score files of text, look at a model, time it, compile the kernels ahead.
 
 Data goes to stdout, everything else to stderr. Exit code 0: done; 1: an error, said in one line; 2: wrong usage.
 """
@@ -16,6 +16,7 @@ from typing import Any, TextIO
 from .. import __version__
 from ..loaders.errors import NumbertError
 from ..loaders.source import EMBEDDED_MODEL
+from .bench import bench, make_pairs, phase_table
 from .cross_encoder import CrossEncoder
 from .errors import InputError, ParityError
 from .inputs import Pair
@@ -103,6 +104,16 @@ def make_parser() -> argparse.ArgumentParser:
     verify_ = command(
         "verify", run_verify, "Compare a model with transformers and the float64 reference.", ("text", "json")
     )
+    bench_ = command("bench", run_bench, "Time a model on this machine.", ("text", "json"))
+    bench_.add_argument(
+        "file", metavar="FILE", nargs="?", help="pairs as for score (default: pairs of common words, made here)"
+    )
+    bench_.add_argument("--model", help="a folder or a hub id (default: the small model that comes with numbert)")
+    bench_.add_argument("--pairs", type=int, help="how many to make (default: 100)")
+    bench_.add_argument("--words", type=int, help="mean length of the passages that are made (default: 65)")
+    bench_.add_argument("--batch-size", type=int, default=32, help="most pairs that are computed together")
+    bench_.add_argument("--rounds", type=int, default=9, help="timed calls (default: 9)")
+    bench_.add_argument("--profile", action="store_true", help="show where the time goes, phase by phase")
     for sub in (info, warmup, verify_):
         sub.add_argument("model", metavar="MODEL", nargs="?", help="a folder or a hub id (default: the embedded model)")
     return parser
@@ -178,6 +189,28 @@ def run_verify(options: argparse.Namespace) -> None:
     broken = [check.what for check in checks if not check.passed]
     if broken:
         raise ParityError(f"{options.model}: found {len(broken)} broken bounds, expected none: {'; '.join(broken)}")
+
+
+def run_bench(options: argparse.Namespace) -> None:
+    """Print how fast a model is here and, if asked for, where the time goes."""
+    if options.file is None:
+        pairs = make_pairs(
+            100 if options.pairs is None else options.pairs, 65 if options.words is None else options.words
+        )
+    elif options.pairs is not None or options.words is not None:
+        raise InputError(
+            "bench: found FILE and --pairs or --words, expected one or the other; leave out --pairs and --words"
+        )
+    else:
+        pairs = [(record["query"], record["text"]) for record in read_records(options.file, "query", "text")]
+    report = bench(load_model(options), pairs, options.batch_size, options.rounds, options.profile)
+    if options.format == "json":
+        phases = {"phases": [phase._asdict() for phase in report.phases]} if options.profile else {}
+        print_facts({**report.facts, **phases}, "json")
+        return
+    print_facts(report.facts, "text")
+    if report.phases:
+        print(f"\n{phase_table(report)}")
 
 
 def load_model(options: argparse.Namespace) -> CrossEncoder:

@@ -4,17 +4,18 @@ As many chains x = x * factor + term as the registers hold run side by side. The
 the multiply-add units are never without work, and what is measured is the processor, not a kernel.
 """
 
-import time
 from typing import Any
 
-from numba import njit, types
+import numpy as np
+from numba import types
 from numba.core import cgutils
-from numbert.kernels.cpu.isa import LANES, TILE_ROWS
-from numbert.kernels.cpu.jit import intrinsic
-from numbert.kernels.cpu.packing import aligned_empty
-from numbert.kernels.cpu.simd import FLOAT, INT64, element_pointer, load_vector, multiply_add, store_vector
 from numpy import float32
 from numpy.typing import NDArray
+
+from .isa import LANES, TILE_ROWS
+from .jit import intrinsic, kernel
+from .packing import aligned_empty
+from .simd import FLOAT, INT64, element_pointer, load_vector, multiply_add, store_vector
 
 CHAINS = 2 * TILE_ROWS  # as many as a tile has sums: with the two constants they fit the registers
 STEPS = 4  # of each chain in one turn of the loop
@@ -42,7 +43,7 @@ def _chains(typingctx: Any, data: Any, turns: Any) -> Any:
     return types.void(data, types.int64), codegen
 
 
-@njit(nogil=True)
+@kernel
 def _run(data: NDArray[float32], turns: int) -> None:
     _chains(data, turns)
 
@@ -50,7 +51,7 @@ def _run(data: NDArray[float32], turns: int) -> None:
 def start_values() -> NDArray[float32]:
     """Make data of which all chains differ (equal ones would be computed once) and stay near 1."""
     data = aligned_empty(CHAINS + 2, LANES)
-    data[:CHAINS] = 1 + 0.01 * float32(range(CHAINS))[:, None]
+    data[:CHAINS] = 1 + 0.01 * np.arange(CHAINS, dtype=float32)[:, None]
     data[CHAINS:] = 0.5
     return data
 
@@ -58,18 +59,6 @@ def start_values() -> NDArray[float32]:
 def run_chains(data: NDArray[float32]) -> None:
     """Compute FLOP operations."""
     _run(data, TURNS)
-
-
-def measure(repeats: int = 30) -> float:
-    """Return the operations per second of one core: the best of some runs."""
-    data = start_values()
-    run_chains(data)
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run_chains(data)
-        seconds.append(time.perf_counter() - start)
-    return FLOP / min(seconds)
 
 
 def largest_error(data: NDArray[float32]) -> float:

@@ -1,0 +1,180 @@
+"""Where the time of a call goes: a stopwatch round every kernel, set from outside and taken off again.
+
+The kernels themselves are not touched. While `stopwatches` is active, the names under which the blocks call their
+kernels, and the scorer its few functions, lead to wrappers that note how long each call took. A kernel that is unknown
+here is reported under its own name.
+"""
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from ..loaders.spec import ModelSpec
+from . import scorer
+from .backend import choose_backend
+from .errors import InputError
+
+FORWARD = "forward"  # all of a forward pass: the kernels in it, and what lies between them
+BETWEEN = "Python between the kernels"
+REST = "everything else"
+# The phase of each kernel and of each function of the scorer, in the order in which a pair meets them.
+PHASES = {
+    "tokenize": "tokenize",
+    "make_shards": "batching",
+    "lay_out": "batching",
+    "embed": "embedding",
+    "linear_rows": "embedding projection",
+    "project_heads": "query, key, value projection",
+    "attend": "attention",
+    "linear_residual_norm": "output, residual, norm",
+    "feed_forward": "feed-forward, residual, norm",
+    "head": "head",
+}
+OF_THE_SCORER = ("tokenize", "make_shards", "lay_out", "forward")
+
+
+class Phase(NamedTuple):
+    """What a part of the work took, in the mean of the calls."""
+
+    name: str
+    seconds: float  # of all threads together
+    share: float  # of the time that the threads had: threads x duration of the call
+    gflops: float | None  # useful GFLOP/s of one thread; None where little or nothing is multiplied
+
+
+class Stopwatch:
+    """Notes of how long calls took, made by any number of threads.
+
+    Parameters
+    ----------
+    num_threads : int
+        Threads of the model. What the thread that asks for scores does itself counts so many times: the others have
+        no work meanwhile.
+    """
+
+    def __init__(self, num_threads: int) -> None:
+        self._caller = threading.get_ident()
+        self._num_threads = num_threads
+        self._notes: list[tuple[str, float]] = []  # appending is atomic: no lock, and no thread waits for another
+
+    def wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that does the same and notes its time under this name."""
+
+        def timed(*arguments: Any, **named: Any) -> Any:
+            start = time.perf_counter()
+            result = function(*arguments, **named)
+            seconds = time.perf_counter() - start
+            weight = self._num_threads if threading.get_ident() == self._caller else 1
+            self._notes.append((name, weight * seconds))
+            return result
+
+        return timed
+
+    def seconds(self) -> Counter[str]:
+        """Return the sum of thread time under each name."""
+        sums: Counter[str] = Counter()
+        for name, seconds in self._notes:
+            sums[name] += seconds  # type: ignore[assignment]  # a Counter counts in fractions as well
+        return sums
+
+
+@contextlib.contextmanager
+def stopwatches(backend: str, dtype: str, num_threads: int) -> Iterator[Stopwatch]:
+    """Time every kernel while the context lasts, for calls that this thread makes.
+
+    The kernels must have been compiled before for whatever is computed within: a kernel that is compiled here could
+    meet a wrapper in the place of another kernel.
+
+    Raises
+    ------
+    InputError
+        When the backend has no kernels.
+    """
+    blocks: dict[str, Any] = vars(choose_backend(backend, dtype)[1])
+    kernels = {name: value for name, value in blocks.items() if hasattr(value, "py_func")}  # Numba's dispatchers
+    if not kernels:
+        raise InputError(
+            f"profile: found backend {backend!r}, which is NumPy without kernels to time; expected 'cpu', take that one"
+        )
+    functions = {name: vars(scorer)[name] for name in OF_THE_SCORER}
+    watch = Stopwatch(num_threads)
+    try:
+        blocks.update({name: watch.wrap(name, kernel) for name, kernel in kernels.items()})
+        vars(scorer).update({name: watch.wrap(name, function) for name, function in functions.items()})
+        yield watch
+    finally:
+        blocks.update(kernels)
+        vars(scorer).update(functions)
+
+
+def profile(
+    call: Callable[[], object], rounds: int, backend: str, dtype: str, num_threads: int, flop: dict[str, float]
+) -> list[Phase]:
+    """Repeat a call and return its phases, the sum of which is all the time that the threads had.
+
+    Parameters
+    ----------
+    call : callable
+        Computes scores, and has done so once, so that all kernels are compiled.
+    rounds : int
+    backend, dtype : str
+        Of the model that `call` computes with.
+    num_threads : int
+        Of that model.
+    flop : dict
+        Operations of each phase that has any, in one call.
+    """
+    with stopwatches(backend, dtype, num_threads) as watch:
+        start = time.perf_counter()
+        for _ in range(rounds):
+            call()
+        available = num_threads * (time.perf_counter() - start)
+    by_name = watch.seconds()
+    forward = by_name.pop(FORWARD)
+    sums = dict.fromkeys(PHASES.values(), 0.0)
+    for name, seconds in by_name.items():
+        phase = PHASES.get(name, name)
+        sums[phase] = sums.get(phase, 0.0) + seconds
+    kernels = sum(seconds for name, seconds in by_name.items() if name not in OF_THE_SCORER)
+    sums[BETWEEN] = forward - kernels
+    sums[REST] = available - sum(sums.values())
+    return [_phase(name, seconds, rounds, available, flop) for name, seconds in sums.items() if seconds]
+
+
+def _phase(name: str, seconds: float, rounds: int, available: float, flop: dict[str, float]) -> Phase:
+    gflops = flop[name] * rounds / seconds / 1e9 if name in flop else None
+    return Phase(name, seconds / rounds, seconds / available, gflops)
+
+
+# ---- operations
+
+
+def useful_flop_of_phases(spec: ModelSpec, lengths: Sequence[int]) -> dict[str, float]:
+    """Count the operations that the logits of pairs of these lengths need, phase by phase.
+
+    No padding, and in the last layer the first token only where that suffices: all tokens need keys and values there,
+    the first alone the rest. A multiplication and an addition are two operations; what is done to single elements
+    (softmax, GELU, normalization) is not counted.
+    """
+    c, f, layers = spec.hidden_size, spec.intermediate_size, spec.num_layers
+    tokens, pairs = sum(lengths), len(lengths)
+    rows = (layers - 1) * tokens + pairs  # rows of all layers that are computed as a whole
+    keys_seen = sum(length * ((layers - 1) * length + 1) for length in lengths)
+    flop = {
+        PHASES["project_heads"]: 2.0 * c * c * (rows + 2 * layers * tokens),
+        PHASES["attend"]: 2.0 * 2 * c * keys_seen,
+        PHASES["linear_residual_norm"]: 2.0 * c * c * rows,
+        PHASES["feed_forward"]: 2.0 * 2 * c * f * rows,
+        PHASES["head"]: 2.0 * c * (c + spec.num_labels) * pairs,
+    }
+    if spec.embedding_size != c:
+        flop[PHASES["linear_rows"]] = 2.0 * spec.embedding_size * c * tokens
+    return flop
+
+
+def useful_flop(spec: ModelSpec, length: int) -> float:
+    """Count the operations that the logits of one pair of this length need."""
+    return sum(useful_flop_of_phases(spec, [length]).values())

@@ -1,0 +1,171 @@
+"""`numbert bench`: what it prints is complete, and its stopwatches leave no trace."""
+
+import json
+import threading
+
+import pytest
+from numbert import CrossEncoder
+from numbert.engine import scorer
+from numbert.engine.bench import bench, make_pairs
+from numbert.engine.cli import main
+from numbert.engine.errors import InputError
+from numbert.engine.phases import (
+    BETWEEN,
+    OF_THE_SCORER,
+    PHASES,
+    REST,
+    Stopwatch,
+    stopwatches,
+    useful_flop,
+    useful_flop_of_phases,
+)
+from numbert.kernels.cpu import blocks, peak
+
+NAMES = {*PHASES.values(), BETWEEN, REST}
+MANY, FEW = make_pairs(90, 30), make_pairs(4, 30)  # shards for each thread; one batch that the threads share
+
+
+def dispatchers() -> dict[str, object]:
+    return {name: value for name, value in vars(blocks).items() if hasattr(value, "py_func")}
+
+
+@pytest.fixture
+def untouched():
+    """Prove that a test leaves kernels and scorer as it found them."""
+    before = dispatchers(), {name: vars(scorer)[name] for name in OF_THE_SCORER}
+    yield
+    after = dispatchers(), {name: vars(scorer)[name] for name in OF_THE_SCORER}
+    assert after == before
+
+
+def test_pairs_are_the_same_at_every_call_and_distinct():
+    assert make_pairs(50, 20) == make_pairs(50, 20)
+    assert len(set(make_pairs(300, 1))) == 300
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("pairs", [MANY, FEW], ids=["shards", "team"])
+def test_phases_have_known_names_and_sum_to_all_thread_time(model, pairs):
+    phases = bench(model, pairs, batch_size=32, rounds=3, with_phases=True).phases
+    seconds = {phase.name: phase.seconds for phase in phases}
+    assert set(seconds) <= NAMES
+    assert {"tokenize", "attention", "feed-forward, residual, norm", "head"} <= set(seconds)
+    assert sum(phase.share for phase in phases) == pytest.approx(1)
+    assert all(value > 0 for value in seconds.values())
+
+
+@pytest.mark.usefixtures("untouched")
+def test_most_of_the_time_of_a_large_call_has_a_name():
+    model = CrossEncoder(num_threads=1)
+    phases = bench(model, make_pairs(60, 100), batch_size=32, rounds=3, with_phases=True).phases
+    named = sum(phase.share for phase in phases if phase.name not in (BETWEEN, REST))
+    assert named > 0.6  # about 0.95 on a quiet machine; other processes make what is left longer
+
+
+def test_every_kernel_has_a_phase():
+    assert set(dispatchers()) <= set(PHASES)
+
+
+@pytest.mark.usefixtures("untouched")
+def test_an_unknown_kernel_is_reported_under_its_own_name(model, monkeypatch):
+    monkeypatch.delitem(PHASES, "attend")
+    model.predict(MANY)
+    with stopwatches("cpu", "float32", 2) as watch:
+        model.predict(MANY)
+    assert watch.seconds()["attend"] > 0
+
+
+@pytest.mark.usefixtures("untouched")
+def test_kernels_are_back_after_an_error():
+    def fail():
+        assert dispatchers() == {}
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError), stopwatches("cpu", "float32", 2):
+        fail()
+
+
+def test_without_profile_no_kernel_is_wrapped(model, monkeypatch):
+    monkeypatch.setattr(Stopwatch, "wrap", None)
+    assert bench(model, FEW, batch_size=32, rounds=1, with_phases=False).phases == []
+
+
+def test_notes_of_threads_add_up_and_those_of_the_caller_count_for_all():
+    watch = Stopwatch(num_threads=3)
+    nothing = watch.wrap("nothing", lambda: None)
+    threads = [threading.Thread(target=lambda: [nothing() for _ in range(500)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(watch._notes) == 2000
+    event = threading.Event()
+    watch.wrap("wait", event.wait)(0.02)
+    assert watch.seconds()["wait"] >= 3 * 0.02
+
+
+def test_operations_of_one_layer_by_hand(model):
+    spec = model.spec
+    c, f, length = spec.hidden_size, spec.intermediate_size, 10
+    token = 2 * (4 * c * c + 2 * c * f) + 2 * 2 * length * c  # products of a token in a layer that is computed whole
+    last = length * 2 * 2 * c * c + 2 * (2 * c * c + 2 * c * f) + 2 * 2 * length * c
+    head = 2 * c * c + 2 * c * spec.num_labels
+    assert useful_flop(spec, length) == (spec.num_layers - 1) * length * token + last + head
+    several = sum(useful_flop_of_phases(spec, [10, 7, 7]).values())
+    assert several == pytest.approx(useful_flop(spec, 10) + 2 * useful_flop(spec, 7))
+    assert set(useful_flop_of_phases(spec, [10])) <= set(PHASES.values())
+
+
+def test_the_chains_of_the_peak_are_computed():
+    assert peak.largest_error(peak.start_values()) < 1e-6
+
+
+def test_reference_is_timed_and_cannot_be_profiled():
+    model = CrossEncoder(backend="reference")
+    facts, phases, limit = bench(model, FEW, batch_size=32, rounds=1, with_phases=False)
+    assert facts["pairs_per_second"] > 0
+    assert (phases, limit) == ([], None)
+    with pytest.raises(InputError, match="backend 'reference', which is NumPy without kernels"):
+        bench(model, FEW, batch_size=32, rounds=1, with_phases=True)
+
+
+# ---- command line
+
+
+def test_command_prints_facts_and_a_table(capsys):
+    assert main(["bench", "--pairs", "8", "--words", "10", "--rounds", "2", "--threads", "2", "--profile"]) == 0
+    out = capsys.readouterr().out
+    assert "pairs_per_second" in out
+    assert "| feed-forward, residual, norm |" in out
+    assert all(line.count("|") == 6 for line in out.splitlines() if line.startswith("|"))
+
+
+def test_command_reads_pairs_of_a_file(capsys, tmp_path):
+    file = tmp_path / "pairs.tsv"
+    file.write_text("how many people\tSeven people.\nrain\tSun.\nrain\tSun.\n")
+    assert main(["bench", str(file), "--rounds", "1", "--format", "json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["pairs"] == 2
+    assert facts["longest"] > facts["shortest"] > 0
+    assert 0 < facts["share_of_float32_peak"] < 1
+    assert "phases" not in facts
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--pairs", "0"], "pairs must be a positive integer, got 0"),
+        (["--words", "-1"], "words must be a positive integer, got -1"),
+        (["--rounds", "0"], "rounds must be a positive integer, got 0"),
+        (["--batch-size", "0"], "batch_size must be a positive integer, got 0"),
+        (["EMPTY"], "pairs: found none"),
+        (["EMPTY", "--pairs", "5"], "bench: found FILE and --pairs or --words"),
+        (["--backend", "reference", "--profile", "--pairs", "2"], "profile: found backend 'reference'"),
+    ],
+)
+def test_wrong_use_is_one_line(capsys, tmp_path, arguments, message):
+    (tmp_path / "empty").write_text("")
+    assert main(["bench", *(str(tmp_path / "empty") if part == "EMPTY" else part for part in arguments)]) == 1
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""
