@@ -151,20 +151,23 @@ class Scorer:
 
     def _run_as_team(self, batch: TokenBatch, size: int) -> NDArray[Any]:
         """Run the forward pass on several threads that share the rows of one batch."""
+        failures: list[BaseException] = []  # the first is the cause; members that waited for that one fail after it
         with self._team(size) as members:
 
             def run(workspace: Any) -> NDArray[Any]:
                 try:
                     return forward(self._encoder, batch, self._ops, workspace)
-                except BaseException:
+                except BaseException as error:
+                    failures.append(error)
                     workspace.leave()
                     raise
 
             try:
                 return np.concatenate(self._workers.map(run, members))
-            except BaseException:  # a member may never have begun
-                members[0].leave()
-                raise
+            except BaseException as error:
+                cause = failures[0] if failures else error
+                members[0].leave()  # for a member that has not begun, and now never will
+                raise cause from None
 
     @contextlib.contextmanager
     def _team(self, size: int) -> Iterator[list[Any]]:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numbert import CrossEncoder
+from numbert.engine.encoder import forward
 
 WORDS = "a the Berlin people river 7 éclair naïve 東京 museum how many? .. -- 🙂 [SEP] supercalifragilistic".split()
 TEXT = st.lists(st.sampled_from(WORDS), max_size=30).map(" ".join)
@@ -103,3 +104,19 @@ def test_new_threads_leave_no_memory_behind(models, pairs):
         thread.start()
         thread.join()
     assert models[2]._scorer._teams[1].qsize() == max(before, 2)
+
+
+def test_an_error_in_one_of_the_threads_that_share_a_request_is_the_one_that_is_raised(monkeypatch):
+    model, pair = CrossEncoder(num_threads=3), ("q", "word " * 100)
+    expected = bits(model.predict(pair))
+
+    def fail_on_second(encoder, batch, ops, workspace):
+        if workspace.rows_of(100)[0] > 0:
+            raise MemoryError("no room")
+        return forward(encoder, batch, ops, workspace)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("numbert.engine.scorer.forward", fail_on_second)
+        with pytest.raises(MemoryError, match="no room"):
+            model.predict(pair)
+    assert bits(model.predict(pair)) == expected
