@@ -30,11 +30,13 @@ from .simd import (
     element_pointer,
     load_vector,
     multiply_add,
+    prefetch,
     splat_value,
     store_vector,
 )
 
 VECTORS = 2  # TILE_WIDTH / LANES
+CACHE_LINE_WORDS = 16
 UNROLL = 4  # steps of k per iteration of the main loop
 
 
@@ -55,6 +57,10 @@ def _emit_tile(
     def add_step(k: Any) -> None:
         b_row = at(b, builder.mul(b_stride, k))
         b_words = [load_vector(builder, at(b_row, INT64(v * LANES)), INT_VECTOR) for v in range(VECTORS)]
+        # The panel that follows is wanted next. With few rows, waiting for it would be most of the time.
+        next_row = builder.add(builder.mul(b_stride, steps), builder.mul(b_stride, k))
+        for line in range(0, VECTORS * LANES, CACHE_LINE_WORDS):
+            prefetch(builder, at(b, builder.add(next_row, INT64(line))))
         b_values = [product.split(builder, words) for words in b_words]
         first_word = builder.mul(k, INT64(product.words))
         for a_row, sums in zip(a_rows, accumulators, strict=True):

@@ -239,6 +239,12 @@ def store_vector(builder: Any, value: Any, pointer: Any, align: int = ELEMENT_BY
     builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=align)
 
 
+def prefetch(builder: Any, pointer: Any) -> None:
+    """Emit the hint to fetch a cache line into the L2 cache; the address may be any, even beyond an array."""
+    read, keep_in_l2, data = INT32(0), INT32(2), INT32(1)
+    call_llvm(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, read, keep_in_l2, data])
+
+
 @intrinsic
 def load(typingctx: Any, array: Any, index: Any) -> Any:
     """Return the vector that starts at flat position `index`."""
