@@ -11,6 +11,7 @@ import random
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from numbert.engine.workers import usable_cores
 from numbert.loaders.source import find_folder
@@ -64,6 +65,16 @@ SENTENCES = (
     "The orchestra plays on the first Sunday of every month, and children enter free.",
 )
 LONGEST_MIXED = 430  # words; with query and special tokens about 512 tokens
+
+
+class Setting(NamedTuple):
+    """How an engine computes a job."""
+
+    batch_size: int
+    split: bool  # each thread computes batches of its own; else all threads work on one batch after the other
+
+    def __str__(self) -> str:
+        return f"{self.batch_size}{', a thread each' if self.split else ''}"
 
 
 def make_pairs(count: int, words: int, lengths: str = "similar") -> Pairs:
