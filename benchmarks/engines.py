@@ -8,6 +8,7 @@ torchao, for the same reason.
 """
 
 import importlib
+import os
 import queue
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -153,7 +154,9 @@ def _onnx_runtime(folder: Path, threads: int, max_length: int, precisions: Colle
 def _openvino(folder: Path, threads: int, max_length: int, precisions: Collection[str]) -> Iterator[Engine]:
     core = importlib.import_module("openvino").Core()
     tokenizer = load_tokenizer(folder, max_length)
-    computes_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    # The list of capabilities does not heed the variable by which machine.py forces AVX2; the kernels do.
+    forced = "ONEDNN_MAX_CPU_ISA" in os.environ
+    computes_bfloat16 = not forced and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     # What is not computed in int8 is computed in what OpenVINO itself takes for the rest.
     hints = {"float32": "f32", "bfloat16": "bf16", "int8": "bf16" if computes_bfloat16 else "f32"}
     for precision in PRECISIONS:

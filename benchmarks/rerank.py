@@ -134,8 +134,8 @@ def describe(arguments: argparse.Namespace, peak: float, lengths: Sequence[int])
     yield f"instruction set of numbert: {ISA.name}; measured peak of a core: {peak:.0f} GFLOP/s in float32"
     if arguments.isa:
         yield (
-            "forced to AVX2: numbert, torch with oneDNN. Not forced: ONNX Runtime, which has no such switch, OpenVINO,"
-            " whose own oneDNN does not heed it, and torch's int8 kernels (FBGEMM)"
+            "forced to AVX2: numbert, OpenVINO, torch's bfloat16 (oneDNN). Not forced: ONNX Runtime, which has no such"
+            " switch, and torch's int8 (FBGEMM). torch's float32 (MKL) heeds its switch on Intel only"
         )
     yield f"pairs: {min(lengths)} to {max(lengths)} tokens, mean {np.mean(lengths):.0f}"
     yield (
