@@ -105,6 +105,12 @@ def _passage(size: int, source: random.Random) -> str:
     return " ".join(words[:size])
 
 
+def spread(lengths: Sequence[int], count: int) -> list[int]:
+    """Choose so many pairs that stand for all: evenly spaced in the order of lengths; one is the median."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    return sorted(order[(2 * i + 1) * len(order) // (2 * count)] for i in range(count))
+
+
 def model_folder(name: str | None) -> Path:
     """Return the folder of a model: a path, a hub id, or None for the one that comes with numbert."""
     return find_folder(name).resolve()

@@ -62,9 +62,9 @@ def load_engines(folder: Path, threads: int, max_length: int, precisions: Collec
     The first engine is always numbert in float32, which the others are checked against.
     """
     wanted = {"float32", *precisions}
-    engines = [_numbert(folder, threads, max_length, mode) for mode in supported_modes(folder, wanted)]
-    for make in (_sentence_transformers, _onnx_runtime, _openvino):
-        progress(f"loading {make.__name__.strip('_')}")
+    engines = [numbert_engine(folder, threads, max_length, mode) for mode in supported_modes(folder, wanted)]
+    for make in (sentence_transformers_engines, onnx_runtime_engines, openvino_engines):
+        progress(f"loading {make.__name__}")
         try:
             engines += make(folder, threads, max_length, precisions)
         except ImportError as error:
@@ -86,7 +86,8 @@ def supported_modes(folder: Path, precisions: Collection[str]) -> list[Mode]:
     return supported
 
 
-def _numbert(folder: Path, threads: int, max_length: int, mode: Mode) -> Engine:
+def numbert_engine(folder: Path, threads: int, max_length: int, mode: Mode) -> Engine:
+    """Load numbert in one of its modes."""
     model = CrossEncoder(
         folder, num_threads=threads, max_length=max_length, activation_fn="identity", **mode.arguments
     )  # fmt: skip
@@ -97,9 +98,10 @@ def _numbert(folder: Path, threads: int, max_length: int, mode: Mode) -> Engine:
     return Engine(mode.name, mode.precision, can_split=False, score=score)
 
 
-def _sentence_transformers(
+def sentence_transformers_engines(
     folder: Path, threads: int, max_length: int, precisions: Collection[str]
 ) -> Iterator[Engine]:
+    """Load sentence-transformers, which computes with torch; int8 is torch's dynamic quantization."""
     library, torch = importlib.import_module("sentence_transformers"), importlib.import_module("torch")
     torch.set_num_threads(threads)
     for precision in PRECISIONS:
@@ -134,7 +136,8 @@ def _as_rows(logits: Logits) -> Logits:
     return logits.reshape(len(logits), -1)
 
 
-def _onnx_runtime(folder: Path, threads: int, max_length: int, precisions: Collection[str]) -> Iterator[Engine]:
+def onnx_runtime_engines(folder: Path, threads: int, max_length: int, precisions: Collection[str]) -> Iterator[Engine]:
+    """Load ONNX Runtime, in float32 and with dynamic int8."""
     library = importlib.import_module("onnxruntime")
     tokenizer = load_tokenizer(folder, max_length)
 
@@ -151,13 +154,13 @@ def _onnx_runtime(folder: Path, threads: int, max_length: int, precisions: Colle
             yield Engine(f"ONNX Runtime {precision}", precision, can_split=threads > 1, score=scorer)
 
 
-def _openvino(folder: Path, threads: int, max_length: int, precisions: Collection[str]) -> Iterator[Engine]:
+def openvino_engines(folder: Path, threads: int, max_length: int, precisions: Collection[str]) -> Iterator[Engine]:
+    """Load OpenVINO; what it does not compute in int8 is computed in what it takes for the rest by itself."""
     core = importlib.import_module("openvino").Core()
     tokenizer = load_tokenizer(folder, max_length)
     # The list of capabilities does not heed the variable by which machine.py forces AVX2; the kernels do.
     forced = "ONEDNN_MAX_CPU_ISA" in os.environ
     computes_bfloat16 = not forced and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    # What is not computed in int8 is computed in what OpenVINO itself takes for the rest.
     hints = {"float32": "f32", "bfloat16": "bf16", "int8": "bf16" if computes_bfloat16 else "f32"}
     for precision in PRECISIONS:
         if precision not in precisions or (precision == "bfloat16" and not computes_bfloat16):

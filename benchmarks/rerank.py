@@ -4,7 +4,7 @@ All engines that are installed run in this process, with the same number of thre
 with the batch size that a short trial found fastest for it; tokenization is part of the time. Before anything is
 timed, the logits of every engine must agree with numbert's. Markdown on stdout, progress on stderr.
 
-    python benchmarks/rerank.py --model MODEL --threads 2
+    python benchmarks/rerank.py --model MODEL --threads 2 --json benchmarks/results/rerank.json
 """
 
 import argparse
@@ -26,6 +26,7 @@ from common import (
     print_header,
     print_table,
     progress,
+    spread,
 )
 from engines import PRECISIONS, Engine, load_engines
 from graphs import Logits
@@ -135,7 +136,7 @@ def describe(arguments: argparse.Namespace, peak: float, lengths: Sequence[int])
     if arguments.isa:
         yield (
             "forced to AVX2: numbert, OpenVINO, torch's bfloat16 (oneDNN). Not forced: ONNX Runtime, which has no such"
-            " switch, and torch's int8 (FBGEMM). torch's float32 (MKL) heeds its switch on Intel only"
+            " switch, and torch's int8 (FBGEMM). On AMD torch's float32 (MKL) takes as long as without"
         )
     yield f"pairs: {min(lengths)} to {max(lengths)} tokens, mean {np.mean(lengths):.0f}"
     yield (
@@ -148,12 +149,6 @@ def pair_lengths(pairs: Pairs, checkpoint: Checkpoint, max_length: int) -> list[
     """Count the tokens of each pair, special ones included."""
     special = checkpoint.tokenizer.template.num_special
     return [len(first) + len(second) + special for first, second in tokenize(pairs, checkpoint.tokenizer, max_length)]
-
-
-def spread(lengths: Sequence[int], count: int) -> list[int]:
-    """Choose so many pairs that stand for all: evenly spaced in the order of lengths; one is the median."""
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    return sorted(order[(2 * i + 1) * len(order) // (2 * count)] for i in range(count))
 
 
 def useful_flop(spec: ModelSpec, length: int) -> float:
