@@ -10,6 +10,7 @@ import random
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from numbert.engine.machine import load_average, processor_name
 from numbert.engine.workers import usable_cores
@@ -66,6 +67,16 @@ SENTENCES = (
 LONGEST_MIXED = 430  # words; with query and special tokens about 512 tokens
 
 
+class Setting(NamedTuple):
+    """How an engine computes a job."""
+
+    batch_size: int
+    split: bool  # each thread computes batches of its own; else all threads work on one batch after the other
+
+    def __str__(self) -> str:
+        return f"{self.batch_size}{', a thread each' if self.split else ''}"
+
+
 def make_pairs(count: int, words: int, lengths: str = "similar") -> Pairs:
     """Make distinct pairs of a question and a passage; the same at every call.
 
@@ -92,6 +103,12 @@ def _passage(size: int, source: random.Random) -> str:
     while len(words) < size:
         words += source.choice(SENTENCES).split()
     return " ".join(words[:size])
+
+
+def spread(lengths: Sequence[int], count: int) -> list[int]:
+    """Choose so many pairs that stand for all: evenly spaced in the order of lengths; one is the median."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    return sorted(order[(2 * i + 1) * len(order) // (2 * count)] for i in range(count))
 
 
 def model_folder(name: str | None) -> Path:

@@ -2,130 +2,95 @@
 
 All engines that are installed run in this process, with the same number of threads, in turns (A B C A B C ...), each
 with the batch size that a short trial found fastest for it; tokenization is part of the time. Before anything is
-timed, the logits of every engine must agree with numbert's float32 as far as its precision allows. Markdown on stdout,
-progress on stderr.
+timed, the logits of every engine must agree with numbert's. Markdown on stdout, progress on stderr.
 
-    python benchmarks/rerank.py --model MODEL --threads 2
+    python benchmarks/rerank.py --model MODEL --threads 2 --json benchmarks/results/rerank.json
 """
 
 import argparse
-import math
+import json
 import os
-import statistics
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from common import (
     Pairs,
+    Setting,
     forget_own_folder,
     machine_lines,
     make_pairs,
-    model_folder,
     positive,
     print_header,
     print_table,
     progress,
-    vector_features,
+    spread,
 )
-from engines import PRECISIONS, Engine, Logits, Setting, load_engines
-from numbert.engine.bench import peak_gflops_of_a_thread
-from numbert.engine.phases import useful_flop
+from engines import PRECISIONS, Engine, load_engines
+from graphs import Logits
+from machine import measure_peak, processor_features, restart_with_avx2
 from numbert.engine.tokenization import tokenize
 from numbert.engine.workers import usable_cores
 from numbert.kernels.cpu.isa import ISA
 from numbert.loaders.checkpoint import Checkpoint, load_checkpoint
+from numbert.loaders.spec import ModelSpec
+from random_base import open_model
+from timing import Job, Timing, time_job
 
 PACKAGES = (
     "numbert", "numpy", "numba", "llvmlite", "tokenizers", "sentence-transformers", "transformers", "torch", "onnx",
     "onnxruntime", "openvino",
 )  # fmt: skip
-# Largest difference to numbert's float32 logits that is still the same work: rounding to bfloat16 and int8 was seen to
-# move logits by 0.1 and 0.8; another computation would miss by what logits differ among each other, about 10.
-TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5, "int8": 3.0}
-BATCH_SIZES = (1, 2, 4, 8, 16, 32)  # small ones too: they pad least
-TRIALS = 3  # turns of each setting before the rounds; the first ones also warm up
-DISTURBED = 1.25  # times its best that an engine's median may be; a quiet machine shows 1.1
-PAUSE = 0.05  # seconds before each turn: the threads of some engines spin for a while after a call
-
-
-class Job(NamedTuple):
-    """Pairs that are scored in one call."""
-
-    pairs: Pairs
-    calls: int  # calls in one turn, of which the median counts: short ones vary more
-
-
-class Result(NamedTuple):
-    """What an engine did in a job."""
-
-    setting: Setting
-    seconds: list[float]  # of each round
+# How far the logits of an engine may be from numbert's in float32: what is not the same work is not compared.
+TOLERANCES = {
+    "float32": 1e-3,  # two orders of sums, seen: 2e-5
+    "bfloat16": 0.5,  # 8 bits of each factor, logits of -10 to 10; seen: 0.1
+    "int8": 5.0,  # 7 bits, and one scale for a whole activation in some engines; seen: 1 to 3. Catches wrong inputs
+}
+PAIRS = 100  # from which each job takes some
+PAIRS_IN_A_TURN = 30  # a job of fewer is called several times in a turn (ten at most): short times vary more
 
 
 def main() -> None:
     """Read the arguments, check, time, print."""
     arguments = _parse()
+    if arguments.isa:
+        restart_with_avx2()
     _pin_threads(arguments.threads)
     forget_own_folder()
     header = list(machine_lines(PACKAGES))  # before this program loads the machine itself
-    peak = peak_gflops_of_a_thread(arguments.threads)
-    checkpoint = load_checkpoint(model_folder(arguments.model))
-    max_length = min(checkpoint.tokenizer.max_length or checkpoint.spec.max_positions, checkpoint.spec.max_positions)
-    pairs = make_pairs(100, arguments.words, arguments.lengths)
-    lengths = pair_lengths(pairs, checkpoint, max_length)
-    print_header(
-        f"Reranking with {checkpoint.folder.name}",
-        [
-            *header,
-            f"threads of every engine: {arguments.threads}",
-            f"instruction set of numbert: {ISA.name}; of the processor: {' '.join(vector_features())}",
-            f"measured peak of a thread while all compute: {peak:.0f} GFLOP/s of float32 multiply-adds",
-            f"pairs: {min(lengths)} to {max(lengths)} tokens, mean {np.mean(lengths):.0f}",
-            f"rounds: {arguments.rounds}; ratio: median over rounds of the engine's time / numbert's at that precision",
-        ],
-    )
-    engines = [
-        engine
-        for engine in load_engines(checkpoint.folder, arguments.threads, max_length)
-        if engine.precision in arguments.precision
-    ]
-    differences = check_agreement(engines, pairs)
-    for size, calls in ((100, 1), (10, 3), (1, 10)):
-        places = spread(lengths, size)
-        job = Job([pairs[place] for place in places], calls)
-        work = sum(useful_flop(checkpoint.spec, lengths[place]) for place in places) / 1e9
-        tokens = sum(lengths[place] for place in places)
-        print(f"### {size} pair{'s' * (size > 1)}: {tokens} tokens, {work:.3g} useful GFLOP\n", flush=True)
-        results = time_job(engines, job, arguments.rounds)
-        print_table(
-            (
-                "engine",
-                "batch size",
-                "median ms",
-                "best ms",
-                "pairs/s",
-                "useful GFLOP/s",
-                "share of peak",
-                "ratio",
-                "max logit diff.",
-            ),
-            _rows(engines, results, size, work, arguments.threads * peak, differences),
-        )
-        warn_of_disturbance(engines, results)
+    with open_model(arguments.model) as folder:
+        result = run(arguments, load_checkpoint(folder), header)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--model", help="folder or hub id of a BERT cross-encoder (default: the one within numbert)")
+    parser.add_argument(
+        "--model",
+        help="folder or hub id of a BERT cross-encoder, or random-base: 12 layers, 768 wide, random weights"
+        " (default: the model within numbert)",
+    )
     parser.add_argument("--threads", type=positive, default=usable_cores(), help="default: the usable cores")
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="default: all")
     parser.add_argument("--rounds", type=positive, default=15)
     parser.add_argument("--words", type=positive, default=65, help="mean words of a passage (default 65: ~77 tokens)")
     parser.add_argument("--lengths", choices=("similar", "mixed"), default="similar", help="mixed: 10 to 512 tokens")
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="default: all")
+    parser.add_argument("--pairs", nargs="+", type=_pairs, default=[100, 10, 1], help="of each job (default 100 10 1)")
+    parser.add_argument("--isa", choices=("avx2",), help="compute as on a processor with AVX2 and no more")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results and the facts of the machine")
     return parser.parse_args()
+
+
+def _pairs(text: str) -> int:
+    value = positive(text)
+    if value > PAIRS:
+        raise argparse.ArgumentTypeError(f"found {value}, expected 1 to {PAIRS}")
+    return value
 
 
 def _pin_threads(threads: int) -> None:
@@ -135,34 +100,91 @@ def _pin_threads(threads: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
 
 
+def run(arguments: argparse.Namespace, checkpoint: Checkpoint, header: list[str]) -> dict[str, Any]:
+    """Check and time everything, print it, and return what was found and on which machine."""
+    max_length = min(checkpoint.tokenizer.max_length or checkpoint.spec.max_positions, checkpoint.spec.max_positions)
+    pairs = make_pairs(PAIRS, arguments.words, arguments.lengths)
+    lengths = pair_lengths(pairs, checkpoint, max_length)
+    peak = measure_peak()
+    facts = [*header, *describe(arguments, peak, lengths)]
+    print_header(f"Reranking with {checkpoint.folder.name}", facts)
+    engines = load_engines(checkpoint.folder, arguments.threads, max_length, arguments.precision)
+    differences = check_agreement(engines, pairs)
+    wanted = [engine for engine in engines if engine.precision in arguments.precision]
+    wanted.sort(key=lambda engine: PRECISIONS.index(engine.precision))
+    jobs = []
+    for size in arguments.pairs:
+        places = spread(lengths, size)
+        work = sum(useful_flop(checkpoint.spec, lengths[place]) for place in places) / 1e9
+        tokens = sum(lengths[place] for place in places)
+        print(f"### {size} pair{'s' * (size > 1)}: {tokens} tokens, {work:.3g} useful GFLOP\n", flush=True)
+        job = Job([pairs[place] for place in places], calls=min(10, max(1, PAIRS_IN_A_TURN // size)))
+        timings = time_job(wanted, job, arguments.rounds)
+        rows = list(results(wanted, timings, differences))
+        print_results(rows, size, work, arguments.threads * peak)
+        jobs.append({"pairs": size, "tokens": tokens, "gflop": work, "engines": rows})
+    return {
+        "benchmark": "rerank", "model": checkpoint.folder.name, "threads": arguments.threads, "facts": facts,
+        "features": processor_features(), "isa": ISA.name, "peak_gflops_of_a_core": peak, "jobs": jobs,
+    }  # fmt: skip
+
+
+def describe(arguments: argparse.Namespace, peak: float, lengths: Sequence[int]) -> Iterator[str]:
+    """Yield what the header says besides processor and versions."""
+    yield f"processor features: {', '.join(processor_features())}"
+    yield f"threads of every engine: {arguments.threads}"
+    yield f"instruction set of numbert: {ISA.name}; measured peak of a core: {peak:.0f} GFLOP/s in float32"
+    if arguments.isa:
+        yield (
+            "forced to AVX2: numbert, OpenVINO, torch's bfloat16 (oneDNN). Not forced: ONNX Runtime, which has no such"
+            " switch, and torch's int8 (FBGEMM). On AMD torch's float32 (MKL) takes as long as without"
+        )
+    yield f"pairs: {min(lengths)} to {max(lengths)} tokens, mean {np.mean(lengths):.0f}"
+    yield (
+        f"rounds: {arguments.rounds}; ratio: median over rounds of the engine's time / the time of numbert in the same"
+        " precision"
+    )
+
+
 def pair_lengths(pairs: Pairs, checkpoint: Checkpoint, max_length: int) -> list[int]:
     """Count the tokens of each pair, special ones included."""
     special = checkpoint.tokenizer.template.num_special
     return [len(first) + len(second) + special for first, second in tokenize(pairs, checkpoint.tokenizer, max_length)]
 
 
-def spread(lengths: Sequence[int], count: int) -> list[int]:
-    """Choose so many pairs that stand for all: evenly spaced in the order of lengths; one is the median."""
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    return sorted(order[(2 * i + 1) * len(order) // (2 * count)] for i in range(count))
+def useful_flop(spec: ModelSpec, length: int) -> float:
+    """Count the operations that the logits of one pair need: no padding, and the first token only where that suffices.
+
+    A layer's products per token: query, key, value, output (C x C each) and twice C x F; scores and values over
+    `length` keys. In the last layer all tokens need keys and values, and the first alone the rest.
+    """
+    c, f = spec.hidden_size, spec.intermediate_size
+    keys_and_values = 2 * 2 * c * c
+    rest = 2 * (2 * c * c + 2 * c * f) + 2 * 2 * length * c
+    full_layers = (spec.num_layers - 1) * length * (keys_and_values + rest)
+    head = 2 * c * c + 2 * c * spec.num_labels
+    return full_layers + length * keys_and_values + rest + head
 
 
-def check_agreement(engines: Sequence[Engine], pairs: Pairs) -> list[float]:
-    """Return the largest difference of each engine's logits to those of the first, numbert's.
+def check_agreement(engines: Sequence[Engine], pairs: Pairs) -> dict[str, float]:
+    """Return the largest difference of each engine's logits to those of numbert in float32, the first engine.
 
     Raises
     ------
     SystemExit
-        When an engine differs by more than TOLERANCE: what is not the same work is not compared.
+        When an engine differs by more than its precision explains.
     """
     progress("comparing logits")
-    first, *others = (engine.score(pairs, Setting(8, split=False)) for engine in engines)
-    differences = [0.0]
+    exact, *others = (engine.score(pairs, Setting(8, split=False)) for engine in engines)
+    differences = {engines[0].name: 0.0}
     for engine, logits in zip(engines[1:], others, strict=True):
-        differences.append(largest_difference(first, logits))
-        allowed = TOLERANCE[engine.precision]
-        if not differences[-1] <= allowed:
-            sys.exit(f"{engine.name}: logits differ from {engines[0].name} by {differences[-1]:.2g}, allowed {allowed}")
+        difference, allowed = largest_difference(exact, logits), TOLERANCES[engine.precision]
+        differences[engine.name] = difference
+        if not difference <= allowed:
+            sys.exit(
+                f"{engine.name}: logits differ from numbert's by {difference:.2g}, expected at most {allowed:.2g};"
+                " run `numbert verify` to see which of them is wrong"
+            )
     return differences
 
 
@@ -171,79 +193,49 @@ def largest_difference(a: Logits, b: Logits) -> float:
     return float(np.abs(a - b).max()) if a.shape == b.shape else float("inf")
 
 
-def time_job(engines: Sequence[Engine], job: Job, rounds: int) -> list[Result]:
-    """Find each engine's setting, then let the engines take turns."""
-    results = [Result(setting, []) for setting in fastest_settings(engines, job)]
-    for number in range(rounds):
-        progress(f"round {number + 1} of {rounds}, pairs: {len(job.pairs)}")
-        for engine, result in zip(engines, results, strict=True):
-            result.seconds.append(_turn(engine, job, result.setting))
-    return results
+def results(
+    engines: Sequence[Engine], timings: Sequence[Timing], differences: dict[str, float]
+) -> Iterator[dict[str, Any]]:
+    """Yield what is known of each engine; "ratio" is None where numbert does not have the engine's precision."""
+    ours = {}
+    for engine, timing in zip(engines, timings, strict=True):
+        if engine.name.startswith("numbert"):
+            ours.setdefault(engine.precision, timing)
+    for engine, timing in zip(engines, timings, strict=True):
+        base = ours.get(engine.precision)
+        yield {
+            "engine": engine.name, "precision": engine.precision, "setting": str(timing.setting),
+            "median_ms": 1e3 * timing.median, "best_ms": 1e3 * min(timing.seconds),
+            "ratio": timing.ratio_to(base) if base else None, "difference": differences[engine.name],
+            "disturbed": timing.is_disturbed,
+        }  # fmt: skip
 
 
-def fastest_settings(engines: Sequence[Engine], job: Job) -> list[Setting]:
-    """Try all settings in turns, engine after engine, TRIALS times; the best turn of each counts."""
-    times = [dict.fromkeys(_settings(engine, len(job.pairs)), math.inf) for engine in engines]
-    for _ in range(TRIALS):
-        for engine, own in zip(engines, times, strict=True):
-            for setting in own:
-                own[setting] = min(own[setting], _turn(engine, job, setting))
-    for engine, own in zip(engines, times, strict=True):
-        progress(f"{engine.name}: " + ", ".join(f"[{setting}] {1e3 * best:.1f} ms" for setting, best in own.items()))
-    return [min(own, key=own.__getitem__) for own in times]
+def print_results(rows: Sequence[dict[str, Any]], size: int, work: float, peak: float) -> None:
+    """Print the table of a job, the fastest peer of each precision, and which times not to trust."""
+    columns = ("engine", "precision", "batch size", "median ms", "best ms", "pairs/s", "useful GFLOP/s")
+    print_table(
+        (*columns, "share of peak", "ratio", "max logit diff."), (_cells(row, size, work, peak) for row in rows)
+    )
+    for precision in dict.fromkeys(row["precision"] for row in rows):
+        peers = [row for row in rows if row["precision"] == precision and not row["engine"].startswith("numbert")]
+        if peers and peers[0]["ratio"] is not None:
+            fastest = min(peers, key=lambda row: float(row["ratio"]))
+            print(f"- {precision}: fastest peer / numbert = {fastest['ratio']:.2f} ({fastest['engine']})")
+    for row in rows:
+        if row["disturbed"]:
+            print(f"- disturbed: median of {row['engine']} is far above its best; run again on a quiet machine")
+    print(flush=True)
 
 
-def _settings(engine: Engine, pairs: int) -> list[Setting]:
-    """List the settings that can make a difference for so many pairs."""
-    sizes = sorted({min(size, pairs) for size in BATCH_SIZES})
-    shared = [Setting(size, split=False) for size in sizes]
-    split = [Setting(size, split=True) for size in sizes if size < pairs]
-    return shared + split if engine.can_split else shared
-
-
-def warn_of_disturbance(engines: Sequence[Engine], results: Sequence[Result]) -> None:
-    """Say so where other work took cores away: it delays engines whose threads wait for each other the most."""
-    for engine, result in zip(engines, results, strict=True):
-        median, best = statistics.median(result.seconds), min(result.seconds)
-        if median > DISTURBED * best:
-            print(
-                f"Disturbed: median of {engine.name} is {median / best:.2f} x its best. Run again on a quiet machine.\n"
-            )
-
-
-def _turn(engine: Engine, job: Job, setting: Setting) -> float:
-    time.sleep(PAUSE)
-    seconds = []
-    for _ in range(job.calls):
-        start = time.perf_counter()
-        engine.score(job.pairs, setting)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
-
-
-def _rows(
-    engines: Sequence[Engine],
-    results: Sequence[Result],
-    size: int,
-    work: float,
-    peak_of_all: float,
-    differences: Sequence[float],
-) -> Iterator[tuple[str, ...]]:
-    first = {engine.precision: result for engine, result in reversed(list(zip(engines, results, strict=True)))}
-    for engine, result, difference in zip(engines, results, differences, strict=True):
-        median = statistics.median(result.seconds)
-        pairs_of_rounds = zip(result.seconds, first[engine.precision].seconds, strict=True)
-        yield (
-            engine.name,
-            str(result.setting),
-            f"{1e3 * median:.1f}",
-            f"{1e3 * min(result.seconds):.1f}",
-            f"{size / median:.0f}",
-            f"{work / median:.0f}",
-            f"{work / median / peak_of_all:.0%}" if engine.precision == "float32" else "",
-            f"{statistics.median(own / numbert for own, numbert in pairs_of_rounds):.2f}",
-            f"{difference:.1g}",
-        )
+def _cells(row: dict[str, Any], size: int, work: float, peak: float) -> tuple[str, ...]:
+    seconds = row["median_ms"] / 1e3
+    return (
+        row["engine"], row["precision"], row["setting"], f"{row['median_ms']:.1f}", f"{row['best_ms']:.1f}",
+        f"{size / seconds:.0f}", f"{work / seconds:.0f}",
+        f"{work / seconds / peak:.0%}" if row["precision"] == "float32" else "",
+        f"{row['ratio']:.2f}" if row["ratio"] is not None else "", f"{row['difference']:.1g}",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
