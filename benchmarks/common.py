@@ -149,14 +149,6 @@ def machine_lines(packages: Sequence[str]) -> Iterator[str]:
     yield f"versions: Python {platform.python_version()}, " + ", ".join(f"{k} {v}" for k, v in versions.items())
 
 
-def vector_features() -> list[str]:
-    """Return those features of the processor that matrix kernels are written for."""
-    from llvmlite.binding import get_host_cpu_features  # here: startup.py measures processes without it
-
-    wanted = ("avx2", "fma", "avxvnni", "avx512f", "avx512vnni", "avx512bf16", "amx", "neon", "dotprod", "i8mm", "bf16")
-    return sorted(name for name, present in get_host_cpu_features().items() if present and name.startswith(wanted))
-
-
 def print_header(title: str, lines: Iterable[str]) -> None:
     """Print a title and a list of facts in Markdown."""
     print(f"## {title}\n")

@@ -69,7 +69,7 @@ def load_engines(folder: Path, threads: int, max_length: int, precisions: Collec
             engines += make(folder, threads, max_length, precisions)
         except ImportError as error:
             progress(f"left out: {error}")
-    return sorted(engines, key=lambda engine: PRECISIONS.index(engine.precision))
+    return engines
 
 
 def supported_modes(folder: Path, precisions: Collection[str]) -> list[Mode]:
@@ -92,8 +92,8 @@ def numbert_engine(folder: Path, threads: int, max_length: int, mode: Mode) -> E
         folder, num_threads=threads, max_length=max_length, activation_fn="identity", **mode.arguments
     )  # fmt: skip
 
-        def score(pairs: Pairs, setting: Setting, model: CrossEncoder = model) -> Logits:
-            return _as_rows(model.predict(pairs, batch_size=setting.batch_size))
+    def score(pairs: Pairs, setting: Setting) -> Logits:
+        return _as_rows(model.predict(pairs, batch_size=setting.batch_size))
 
     return Engine(mode.name, mode.precision, can_split=False, score=score)
 

@@ -2,17 +2,14 @@
 
 import os
 import sys
-import time
 
 import llvmlite.binding as llvm
-from peak import FLOP, run_chains, start_values
 
 # The features that decide how fast float32, bfloat16 and int8 products can be, in LLVM's spelling.
 FEATURES = (
     "avx2", "fma", "avxvnni", "avx512f", "avx512vnni", "avx512bf16", "avx512fp16", "amx-tile", "amx-bf16", "amx-int8",
     "neon", "dotprod", "i8mm", "bf16", "sve",
 )  # fmt: skip
-PEAK_SAMPLES = 40  # of some tens of milliseconds together; the best counts, it is a limit
 
 # What makes numbert, OpenVINO and torch compute as on a processor with AVX2 and no more. Found by timing on an AVX-512
 # processor of AMD: with it OpenVINO's float32 takes 1.4 times as long and torch's bfloat16 10 times; torch's float32
@@ -29,18 +26,6 @@ def processor_features() -> list[str]:
     """Name the features of FEATURES that this processor has."""
     present = llvm.get_host_cpu_features()
     return [name for name in FEATURES if present.get(name)]
-
-
-def measure_peak() -> float:
-    """Return the most GFLOP/s of float32 multiply-adds that one core has shown."""
-    data = start_values()
-    run_chains(data)  # compiles
-    best = float("inf")
-    for _ in range(PEAK_SAMPLES):
-        start = time.perf_counter()
-        run_chains(data)
-        best = min(best, time.perf_counter() - start)
-    return FLOP / best / 1e9
 
 
 def restart_with_avx2() -> None:

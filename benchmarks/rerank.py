@@ -30,12 +30,13 @@ from common import (
 )
 from engines import PRECISIONS, Engine, load_engines
 from graphs import Logits
-from machine import measure_peak, processor_features, restart_with_avx2
+from machine import processor_features, restart_with_avx2
+from numbert.engine.bench import peak_gflops_of_a_thread
+from numbert.engine.phases import useful_flop
 from numbert.engine.tokenization import tokenize
 from numbert.engine.workers import usable_cores
 from numbert.kernels.cpu.isa import ISA
 from numbert.loaders.checkpoint import Checkpoint, load_checkpoint
-from numbert.loaders.spec import ModelSpec
 from random_base import open_model
 from timing import Job, Timing, time_job
 
@@ -75,7 +76,6 @@ def _parse() -> argparse.Namespace:
         " (default: the model within numbert)",
     )
     parser.add_argument("--threads", type=positive, default=usable_cores(), help="default: the usable cores")
-    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="default: all")
     parser.add_argument("--rounds", type=positive, default=15)
     parser.add_argument("--words", type=positive, default=65, help="mean words of a passage (default 65: ~77 tokens)")
     parser.add_argument("--lengths", choices=("similar", "mixed"), default="similar", help="mixed: 10 to 512 tokens")
@@ -105,7 +105,7 @@ def run(arguments: argparse.Namespace, checkpoint: Checkpoint, header: list[str]
     max_length = min(checkpoint.tokenizer.max_length or checkpoint.spec.max_positions, checkpoint.spec.max_positions)
     pairs = make_pairs(PAIRS, arguments.words, arguments.lengths)
     lengths = pair_lengths(pairs, checkpoint, max_length)
-    peak = measure_peak()
+    peak = peak_gflops_of_a_thread(arguments.threads)
     facts = [*header, *describe(arguments, peak, lengths)]
     print_header(f"Reranking with {checkpoint.folder.name}", facts)
     engines = load_engines(checkpoint.folder, arguments.threads, max_length, arguments.precision)
@@ -150,20 +150,6 @@ def pair_lengths(pairs: Pairs, checkpoint: Checkpoint, max_length: int) -> list[
     """Count the tokens of each pair, special ones included."""
     special = checkpoint.tokenizer.template.num_special
     return [len(first) + len(second) + special for first, second in tokenize(pairs, checkpoint.tokenizer, max_length)]
-
-
-def useful_flop(spec: ModelSpec, length: int) -> float:
-    """Count the operations that the logits of one pair need: no padding, and the first token only where that suffices.
-
-    A layer's products per token: query, key, value, output (C x C each) and twice C x F; scores and values over
-    `length` keys. In the last layer all tokens need keys and values, and the first alone the rest.
-    """
-    c, f = spec.hidden_size, spec.intermediate_size
-    keys_and_values = 2 * 2 * c * c
-    rest = 2 * (2 * c * c + 2 * c * f) + 2 * 2 * length * c
-    full_layers = (spec.num_layers - 1) * length * (keys_and_values + rest)
-    head = 2 * c * c + 2 * c * spec.num_labels
-    return full_layers + length * keys_and_values + rest + head
 
 
 def check_agreement(engines: Sequence[Engine], pairs: Pairs) -> dict[str, float]:
