@@ -46,7 +46,7 @@ class Mode(NamedTuple):
 
     name: str
     precision: str
-    arguments: Mapping[str, str]  # of CrossEncoder
+    arguments: Mapping[str, Any]  # of CrossEncoder
 
 
 MODES = (
@@ -145,7 +145,7 @@ def onnx_runtime_engines(folder: Path, threads: int, max_length: int, precisions
         options = library.SessionOptions()
         options.intra_op_num_threads = session_threads
         own = library.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        return lambda feeds: own.run(None, feeds)[0]  # type: ignore[no-any-return]
+        return lambda feeds: own.run(None, feeds)[0]
 
     for precision, make_graph in (("float32", float_graph), ("int8", dynamic_int8_graph)):
         if precision in precisions:

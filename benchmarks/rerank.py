@@ -183,7 +183,7 @@ def results(
     engines: Sequence[Engine], timings: Sequence[Timing], differences: dict[str, float]
 ) -> Iterator[dict[str, Any]]:
     """Yield what is known of each engine; "ratio" is None where numbert does not have the engine's precision."""
-    ours = {}
+    ours: dict[str, Timing] = {}
     for engine, timing in zip(engines, timings, strict=True):
         if engine.name.startswith("numbert"):
             ours.setdefault(engine.precision, timing)

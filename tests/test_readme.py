@@ -1,5 +1,6 @@
 """README and docs say what is true: examples run, files exist. (.ci/run executes README's commands as they stand.)"""
 
+import importlib.util
 import re
 import tomllib
 
@@ -42,6 +43,16 @@ def test_linked_files_exist(page):
 def test_named_sources_exist(page):
     for name in re.findall(r"`((?:engine|kernels|loaders|tests|benchmarks|docs)/[\w./-]+)`", page.read_text("utf-8")):
         assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_are_what_the_committed_results_make(page):
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    text = page.read_text("utf-8")
+    assert text.count("<!-- table: ") == len(tables.MARKED.findall(text)) == text.count("<!-- end -->")
+    assert tables.with_tables(text) == text, "run python benchmarks/tables.py"
 
 
 def test_changelog_knows_the_version():
