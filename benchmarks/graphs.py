@@ -113,7 +113,7 @@ def static_int8_graph(folder: Path, max_length: int) -> bytes:
     quantization = importlib.import_module("onnxruntime.quantization")
     encodings = load_tokenizer(folder, max_length).encode_batch_fast(make_pairs(CALIBRATION_PAIRS, CALIBRATION_WORDS))
 
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc,name-defined]
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc,name-defined]  # imported when it is run
         feeds = iter([pad([encoding]) for encoding in encodings])
 
         def get_next(self) -> Feeds | None:

@@ -111,7 +111,7 @@ def test_a_workspace_carries_nothing_from_one_shard_to_the_next(rng):
     batches = [random_batch(rng, spec, lengths) for lengths in ([64, 64], [3], [30, 1, 1], [64, 64, 64])]
     fresh = [forward(encoder, batch, cpu, cpu.make_team(1)[0]) for batch in batches]
     for batch, expected in zip(batches * 2, fresh * 2, strict=True):
-        for buffer in workspace.take.__self__._arrays.values():
+        for buffer in workspace._arrays.values():
             buffer.fill(np.nan if buffer.dtype == np.float32 else -1)
         assert (forward(encoder, batch, cpu, workspace) == expected).all()
 

@@ -106,6 +106,17 @@ def test_new_threads_leave_no_memory_behind(models, pairs):
     assert models[2]._scorer._teams[1].qsize() == max(before, 2)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_an_error_in_a_request_that_is_shared_reaches_the_caller(monkeypatch, backend):
+    def fail(*_):
+        raise MemoryError("no room")
+
+    model = CrossEncoder(num_threads=2, backend=backend)
+    monkeypatch.setattr("numbert.engine.scorer.forward", fail)
+    with pytest.raises(MemoryError, match="no room"):
+        model.predict(("q", "word " * 100))
+
+
 def test_an_error_in_one_of_the_threads_that_share_a_request_is_the_one_that_is_raised(monkeypatch):
     model, pair = CrossEncoder(num_threads=3), ("q", "word " * 100)
     expected = bits(model.predict(pair))

@@ -59,7 +59,7 @@ class Team:
         self.broken = False
 
 
-class Workspace:
+class Workspace(Buffers):
     """What one thread needs to compute a shard, or its part of one.
 
     Parameters
@@ -71,7 +71,7 @@ class Workspace:
     """
 
     def __init__(self, team: Team | None = None, number: int = 0) -> None:
-        self.take = Buffers().take
+        super().__init__()
         self._team = team or Team(1)
         self._number = number
         self._meetings = 0

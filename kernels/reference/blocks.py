@@ -141,6 +141,9 @@ def pack_relative_bias(bias: Floats, dtype: str) -> Floats:
 class Workspace:
     """The buffers that a forward pass writes to. NumPy makes its own; other backends reuse theirs."""
 
+    def leave(self) -> None:
+        """Tell the other members of the team, of which there are none, that this one has failed."""
+
 
 def make_team(size: int) -> list[Workspace]:
     """Return the workspaces of the threads that compute a shard together: of one, here."""
