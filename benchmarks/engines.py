@@ -28,6 +28,7 @@ from graphs import (
 )
 from numbert import CrossEncoder
 from numbert.engine.errors import InputError
+from numbert.kernels.cpu.isa import ISA
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 
@@ -51,6 +52,7 @@ class Mode(NamedTuple):
 
 MODES = (
     Mode("numbert float32", "float32", {"dtype": "float32"}),
+    Mode("numbert float32 high", "float32", {"matmul_precision": "high"}),
     Mode("numbert bfloat16", "bfloat16", {"dtype": "bfloat16"}),
     Mode("numbert int8", "int8", {"dtype": "int8"}),
 )
@@ -76,7 +78,9 @@ def supported_modes(folder: Path, precisions: Collection[str]) -> list[Mode]:
     """Return the modes of these precisions that numbert has on this machine; say why the others are left out."""
     supported = []
     for mode in MODES:
-        if mode.precision in precisions:
+        if "matmul_precision" in mode.arguments and not ISA.amx:
+            progress(f"left out: {mode.name}: on this processor it is computed as float32 is")
+        elif mode.precision in precisions:
             try:
                 CrossEncoder(folder, **mode.arguments)
             except InputError as error:

@@ -15,32 +15,35 @@ Array = NDArray[Any]
 BACKENDS = ("auto", "cpu", "reference")
 DTYPES = {"cpu": ("float32", "bfloat16", "int8"), "reference": ("float32", "float64")}
 
+MATMUL_PRECISIONS = ("highest", "high")
+
 
 class Backend(Protocol):
     """The blocks that a backend offers; kernels/reference/blocks.py says what each computes.
 
     Weights and activations are the backend's own: whoever calls passes them on and looks at none but the logits.
+    The precision in which weights are packed is one that `choose_precision` returned.
     """
 
-    def pack_embedding(self, word: Array, position: Array, token_type: Array, norm: LayerNorm, dtype: str) -> Any:
+    def pack_embedding(self, word: Array, position: Array, token_type: Array, norm: LayerNorm, precision: str) -> Any:
         """Prepare the embedding tables."""
 
     def pack_attention(
         self, query: Linear, key: Linear, value: Linear, output: Linear, norm: LayerNorm, num_heads: int,
-        dtype: str,
+        precision: str,
     ) -> Any:  # fmt: skip
         """Prepare the weights of an attention block."""
 
-    def pack_feed_forward(self, up: Linear, down: Linear, norm: LayerNorm, dtype: str) -> Any:
+    def pack_feed_forward(self, up: Linear, down: Linear, norm: LayerNorm, precision: str) -> Any:
         """Prepare the weights of a feed-forward block."""
 
-    def pack_head(self, dense: Linear, activation: str, output: Linear, dtype: str) -> Any:
+    def pack_head(self, dense: Linear, activation: str, output: Linear, precision: str) -> Any:
         """Prepare the weights of the head."""
 
-    def pack_projection(self, layer: Linear, dtype: str) -> Any:
+    def pack_projection(self, layer: Linear, precision: str) -> Any:
         """Prepare the layer from the embedding size to the hidden size."""
 
-    def pack_relative_bias(self, bias: Array, dtype: str) -> Any:
+    def pack_relative_bias(self, bias: Array, precision: str) -> Any:
         """Prepare what attention adds to the scores of two tokens for their distance."""
 
     def make_team(self, size: int) -> list[Any]:
@@ -115,6 +118,28 @@ def choose_backend(name: str, dtype: str) -> tuple[str, Backend]:
             ) from error
         logger.warning("Numba cannot be imported (%s): computing with NumPy, much slower", error)
         return "reference", _load("reference")
+
+
+def choose_precision(backend: str, dtype: str, matmul_precision: str) -> str:
+    """Return how a backend is to multiply: the dtype, or "high" for a float32 that it may compute as it is faster.
+
+    Raises
+    ------
+    InputError
+        When the matmul precision is unknown, or is lowered for a dtype that has one of its own.
+    """
+    if matmul_precision not in MATMUL_PRECISIONS:
+        raise InputError(
+            f"matmul_precision: found {matmul_precision!r}, expected one of {list(MATMUL_PRECISIONS)}; choose one"
+        )
+    if matmul_precision == "highest":
+        return dtype
+    if dtype != "float32":
+        raise InputError(
+            f"matmul_precision: found {matmul_precision!r} with dtype {dtype!r}, expected 'highest', since only"
+            " products in float32 have a choice; leave out one of the two"
+        )
+    return "high" if backend == "cpu" else dtype
 
 
 def describe_backend(name: str) -> dict[str, str]:

@@ -25,7 +25,16 @@ WORDS = (
 ).split()
 QUERY_WORDS = 6
 # What `CrossEncoder.describe` says that belongs beside a measurement.
-DESCRIBED = ("folder", "num_layers", "hidden_size", "backend", "dtype", "threads", "instruction_set")
+DESCRIBED = (
+    "folder",
+    "num_layers",
+    "hidden_size",
+    "backend",
+    "dtype",
+    "matmul_precision",
+    "threads",
+    "instruction_set",
+)
 PEAK_CALLS = 40  # of the chains on each thread: a tenth of a second
 
 

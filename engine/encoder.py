@@ -50,7 +50,7 @@ def pack(
     spec: ModelSpec,
     weights: Mapping[str, NDArray[np.float32]],
     ops: Backend,
-    dtype: str,
+    precision: str,
     do_all: Callable[[Callable[[int], Layer], Sequence[int]], Iterable[Layer]] = map,
 ) -> Encoder:
     """Hand the checkpoint's arrays to the backend, which brings them into the form that it computes with.
@@ -72,10 +72,10 @@ def pack(
             linear(f"{name}.attention.output"),
             norm(f"{name}.attention.norm"),
             spec.num_heads,
-            dtype,
+            precision,
         )
         up, down = linear(f"{name}.feed_forward.up"), linear(f"{name}.feed_forward.down")
-        return Layer(attention, ops.pack_feed_forward(up, down, norm(f"{name}.feed_forward.norm"), dtype))
+        return Layer(attention, ops.pack_feed_forward(up, down, norm(f"{name}.feed_forward.norm"), precision))
 
     no_types = np.zeros((1, spec.embedding_size), np.float32)
     embedding = ops.pack_embedding(
@@ -83,16 +83,16 @@ def pack(
         weights["embedding.position"],
         weights["embedding.token_type"] if spec.num_token_types else no_types,
         norm("embedding.norm"),
-        dtype,
+        precision,
     )
     layers = tuple(do_all(lambda i: layer(f"layers.{i}"), range(spec.num_layers)))
     projection = relative_bias = None
     if spec.embedding_size != spec.hidden_size:
-        projection = ops.pack_projection(linear("projection"), dtype)
+        projection = ops.pack_projection(linear("projection"), precision)
     if spec.relative_buckets:
         buckets = bucket_of_distance(spec.usable_length, spec.relative_buckets)  # (2 positions - 1,)
-        relative_bias = ops.pack_relative_bias(weights["relative_bias"][buckets].T, dtype)
-    head = ops.pack_head(linear("head.dense"), spec.head_activation, linear("head.output"), dtype)
+        relative_bias = ops.pack_relative_bias(weights["relative_bias"][buckets].T, precision)
+    head = ops.pack_head(linear("head.dense"), spec.head_activation, linear("head.output"), precision)
     return Encoder(embedding, projection, relative_bias, layers, head)
 
 

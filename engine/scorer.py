@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..loaders.checkpoint import Checkpoint
-from .backend import choose_backend, describe_backend
+from .backend import choose_backend, choose_precision, describe_backend
 from .batching import make_shards, team_size
 from .encoder import forward, pack
 from .errors import BackendError, InputError, NonFiniteScoreError
@@ -25,13 +25,16 @@ CHUNK = 512
 class Scorer:
     """A model that is ready to compute, on a backend and a number of threads."""
 
-    def __init__(self, checkpoint: Checkpoint, backend: str, dtype: str, num_threads: int) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, backend: str, dtype: str, matmul_precision: str, num_threads: int
+    ) -> None:
         self.spec = checkpoint.spec
         self.tokenizer = checkpoint.tokenizer
         self.backend, self._ops = choose_backend(backend, dtype)
-        self.dtype = dtype
+        self.dtype, self.matmul_precision = dtype, matmul_precision
+        precision = choose_precision(self.backend, dtype, matmul_precision)
         self._workers = Workers(num_threads)
-        self._encoder = pack(checkpoint.spec, checkpoint.weights, self._ops, dtype, self._workers.map)
+        self._encoder = pack(checkpoint.spec, checkpoint.weights, self._ops, precision, self._workers.map)
         self._teams: dict[int, queue.SimpleQueue[list[Any]]] = defaultdict(queue.SimpleQueue)  # idle ones, by size
 
     def __getstate__(self) -> dict[str, Any]:

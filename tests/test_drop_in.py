@@ -117,6 +117,8 @@ def test_old_properties(caplog):
         ({"backend": "onnx"}, "backend: found 'onnx'"),
         ({"model_kwargs": {"torch_dtype": "float16"}}, "dtype: found 'float16', expected"),
         ({"dtype": "float64"}, "dtype: found 'float64', expected .*; float64 is computed by backend='reference'"),
+        ({"matmul_precision": "medium"}, r"matmul_precision: found 'medium', expected one of \['highest', 'high'\]"),
+        ({"matmul_precision": "high", "dtype": "int8"}, "matmul_precision: found 'high' with dtype 'int8'"),
         ({"dtype": "int8", "backend": "reference"}, "dtype: found 'int8', expected .*computed by backend='cpu'"),
         ({"dtype": "bfloat16", "keep_in_fp32_modules": ["pooler"]}, r"keep_in_fp32_modules: found \['pooler'\]"),
         ({"model_kwargs": {"device_map": "auto"}}, r"model_kwargs\['device_map'\]: found 'auto'"),

@@ -26,9 +26,10 @@ def models():
 
 @pytest.fixture(scope="module")
 def models_of_dtype(models):
-    """The embedded model with 1, 2 and 3 threads, for each dtype."""
+    """The embedded model with 1, 2 and 3 threads, for each dtype, and for float32 in the precision "high"."""
     lower = {dtype: {n: CrossEncoder(num_threads=n, dtype=dtype) for n in (1, 2, 3)} for dtype in ("bfloat16", "int8")}
-    return {"float32": models, **lower}
+    high = {n: CrossEncoder(num_threads=n, matmul_precision="high") for n in (1, 2, 3)}
+    return {"float32": models, "high": high, **lower}
 
 
 @pytest.fixture(scope="module")

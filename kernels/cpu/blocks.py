@@ -28,6 +28,7 @@ from .packing import (
     PackedLinear,
     PackedNorm,
     fill_up,
+    pack_float32,
     pack_linear,
     pack_norm,
     round_up,
@@ -80,7 +81,9 @@ class HeadWeights(NamedTuple):
     num_labels: int
 
 
-def pack_embedding(word: Floats, position: Floats, token_type: Floats, norm: LayerNorm, dtype: str) -> EmbeddingWeights:
+def pack_embedding(
+    word: Floats, position: Floats, token_type: Floats, norm: LayerNorm, precision: str
+) -> EmbeddingWeights:
     """Add up every token type with every position, and fill up the rows."""
     width = round_up(word.shape[1])
     place = (token_type[:, None] + position[None]).reshape(-1, word.shape[1])
@@ -90,7 +93,7 @@ def pack_embedding(word: Floats, position: Floats, token_type: Floats, norm: Lay
 
 
 def pack_attention(
-    query: Linear, key: Linear, value: Linear, output: Linear, norm: LayerNorm, num_heads: int, dtype: str
+    query: Linear, key: Linear, value: Linear, output: Linear, norm: LayerNorm, num_heads: int, precision: str
 ) -> AttentionWeights:
     """Drop the key bias, fold the value bias into the output's, and pack queries, keys and values as one matrix."""
     query, key, value = (split_outputs(layer, num_heads) for layer in (query, key, value))
@@ -101,35 +104,35 @@ def pack_attention(
     )
     folded_bias = output.bias + output.weight.astype(np.float64) @ value.bias
     return AttentionWeights(
-        pack_linear(query_key_value, dtype),
-        pack_linear(Linear(output.weight, folded_bias.astype(float32)), dtype),
+        pack_linear(query_key_value, precision),
+        pack_linear(Linear(output.weight, folded_bias.astype(float32)), precision),
         pack_norm(norm),
         num_heads,
         1 / math.sqrt(output.weight.shape[0] / num_heads),
     )
 
 
-def pack_feed_forward(up: Linear, down: Linear, norm: LayerNorm, dtype: str) -> FeedForwardWeights:
+def pack_feed_forward(up: Linear, down: Linear, norm: LayerNorm, precision: str) -> FeedForwardWeights:
     """Pack both layers."""
-    return FeedForwardWeights(pack_linear(up, dtype), pack_linear(down, dtype), pack_norm(norm))
+    return FeedForwardWeights(pack_linear(up, precision), pack_linear(down, precision), pack_norm(norm))
 
 
-def pack_head(dense: Linear, activation: str, output: Linear, dtype: str) -> HeadWeights:
+def pack_head(dense: Linear, activation: str, output: Linear, precision: str) -> HeadWeights:
     """Pack both layers; the head is a thousandth of the work and stays float32."""
     return HeadWeights(
-        pack_linear(dense, "float32"),
+        pack_float32(dense),
         HEAD_ACTIVATIONS[activation],
-        pack_linear(output, "float32"),
+        pack_float32(output),
         len(output.bias),
     )
 
 
-def pack_projection(layer: Linear, dtype: str) -> PackedLinear:
+def pack_projection(layer: Linear, precision: str) -> PackedLinear:
     """Pack the layer from the embedding size to the hidden size; it belongs to the embedding and stays float32."""
-    return pack_linear(layer, "float32")
+    return pack_float32(layer)
 
 
-def pack_relative_bias(bias: Floats, dtype: str) -> Floats:
+def pack_relative_bias(bias: Floats, precision: str) -> Floats:
     """Add columns that whole vectors may read beyond the longest distance: (H, 2 positions - 1 + TILE_WIDTH)."""
     return fill_up(bias, bias.shape[0], bias.shape[1] + TILE_WIDTH)
 

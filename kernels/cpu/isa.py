@@ -11,6 +11,8 @@ from typing import Literal, NamedTuple
 import llvmlite.binding as llvm
 from numba import config
 
+from . import permission
+
 
 class InstructionSet(NamedTuple):
     """The facts about a vector unit that shape the kernels; multiply.py has the instructions behind the last two."""
@@ -21,14 +23,19 @@ class InstructionSet(NamedTuple):
     fma: bool  # a*b + c with one rounding is one instruction
     bfloat16: Literal["dot", "widen"]  # pairs of bfloat16 are multiplied by one instruction, or widened to float32
     int8: Literal["dot", "pairs", "widen"]  # four products of int8 by one instruction, two of int16, or one of int32
+    amx: bool = False  # registers of 16 x 16 words are multiplied by one instruction, in bfloat16 and int8 (amx.py)
+    amx_float32: bool = False  # and float32 is, as six products of bfloat16
 
 
 # The tile is two vectors wide everywhere: tile_rows x 2 accumulators, 2 vectors of B and 1 of A must fit the registers.
 # Heads of 32 and 64 and all usual hidden sizes are multiples of two vectors, so that nothing is padded.
 _AVX512 = InstructionSet("avx512", lanes=16, tile_rows=12, fma=True, bfloat16="widen", int8="pairs")  # 24 + 3 of 32
 _AVX2 = InstructionSet("avx2", lanes=8, tile_rows=6, fma=True, bfloat16="widen", int8="pairs")  # 12 + 3 of 16
+_AVX512_BF16 = _AVX512._replace(name="avx512-bf16", bfloat16="dot", int8="dot")
 KNOWN = {
-    "avx512-bf16": _AVX512._replace(name="avx512-bf16", bfloat16="dot", int8="dot"),
+    "amx": _AVX512_BF16._replace(name="amx", amx=True),
+    "amx-float32": _AVX512_BF16._replace(name="amx-float32", amx=True, amx_float32=True),
+    "avx512-bf16": _AVX512_BF16,
     "avx512-vnni": _AVX512._replace(name="avx512-vnni", int8="dot"),
     "avx512": _AVX512,
     "avx2-vnni": _AVX2._replace(name="avx2-vnni", int8="dot"),
@@ -38,8 +45,13 @@ KNOWN = {
 }
 # What each instruction set needs; the first that the processor has is taken.
 _AVX512_NEEDS = {"avx512f", "avx512vl", "avx512dq", "avx512bw", "avx2", "fma"}
+_AVX512_BF16_NEEDS = {*_AVX512_NEEDS, "avx512vnni", "avx512bf16"}
+_AMX_NEEDS = {*_AVX512_BF16_NEEDS, "amx-tile", "amx-bf16", "amx-int8"}
 REQUIRED_FEATURES = {
-    "avx512-bf16": {*_AVX512_NEEDS, "avx512vnni", "avx512bf16"},
+    "amx": _AMX_NEEDS,
+    # Second, so that it is taken only if NUMBERT_ISA names it: not yet seen to be faster than "amx", only as exact.
+    "amx-float32": _AMX_NEEDS,
+    "avx512-bf16": _AVX512_BF16_NEEDS,
     "avx512-vnni": {*_AVX512_NEEDS, "avx512vnni"},
     "avx512": _AVX512_NEEDS,
     "avx2-vnni": {"avx2", "fma", "avxvnni"},
@@ -54,15 +66,25 @@ FEATURES_OF_CPU_NAME = {
     "x86-64-v3": {"avx2", "fma"},
     "skylake-avx512": _AVX512_NEEDS,
     "x86-64-v4": _AVX512_NEEDS,
+    "sapphirerapids": _AMX_NEEDS,
+    "graniterapids": _AMX_NEEDS,
 }
 
 
 def target_features() -> set[str]:
-    """Names of the processor features that Numba compiles for: this processor's, or those of NUMBA_CPU_NAME."""
+    """Names of the processor features that Numba compiles for: this processor's, or those of NUMBA_CPU_NAME.
+
+    AMX is among this processor's only if the operating system grants it.
+    """
+    here = {feature for feature, present in llvm.get_host_cpu_features().items() if present}
     if config.CPU_NAME not in (None, "host"):
-        given = {feature[1:] for feature in (config.CPU_FEATURES or "").split(",") if feature.startswith("+")}
-        return given | FEATURES_OF_CPU_NAME.get(config.CPU_NAME, set())
-    return {feature for feature, present in llvm.get_host_cpu_features().items() if present}
+        named = FEATURES_OF_CPU_NAME.get(config.CPU_NAME, set())
+        if config.CPU_FEATURES is None:  # Numba then takes those of this processor
+            return named & here
+        return named | {feature[1:] for feature in config.CPU_FEATURES.split(",") if feature.startswith("+")}
+    if "amx-tile" in here and not permission.request_amx():
+        here.remove("amx-tile")
+    return here
 
 
 def detect() -> InstructionSet:

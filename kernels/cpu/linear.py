@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from .elementwise import add_and_normalize
 from .isa import LANES, TILE_ROWS, TILE_WIDTH
 from .jit import kernel
-from .operands import Operand, multiply, prepare
+from .operands import Operand, begin_tiles, end_tiles, multiply, prepare, rows_in_tile
 from .packing import PackedLinear, PackedNorm
 from .simd import load, store
 from .vector_math import gelu, relu, tanh
 
-ROW_BLOCK = 8 * TILE_ROWS
+ROW_BLOCK = 8 * TILE_ROWS  # 96 where AMX is: whole tiles of AMX too
 TANH, GELU, RELU = range(3)  # activations of a head
 
 
@@ -30,40 +30,47 @@ def project_heads(
     x: (T, C'); operand: scratch for ROW_BLOCK rows; out: (heads in the layer, out_row + T or more, D').
     """
     depth, capacity, width = x.shape[1], out.shape[1], out.shape[2]
+    step = rows_in_tile(layer)
+    begin_tiles(layer)
     for first in range(0, x.shape[0], ROW_BLOCK):
         rows = min(ROW_BLOCK, x.shape[0] - first)
         prepare(x, first * depth, rows, layer, operand)
         for panel in range(layer.panels.shape[0]):
             head, column = divmod(panel * TILE_WIDTH, width)
-            for row in range(0, rows, TILE_ROWS):
+            for row in range(0, rows, step):
                 to = (head * capacity + out_row + first + row) * width + column
-                multiply(x, first * depth, operand, row, min(TILE_ROWS, rows - row), layer, panel, out, to, width)
+                multiply(x, first * depth, operand, row, min(step, rows - row), layer, panel, out, to, width)
+    end_tiles(layer)
 
 
 @kernel
 def linear_rows(a: Any, a_at: int, rows: int, layer: PackedLinear, operand: Operand, out: Any) -> None:
     """Write a @ weight.T + bias for `rows` rows of a (from position `a_at`) into the first rows of out (R, N')."""
-    width = layer.bias.size
+    width, step = layer.bias.size, rows_in_tile(layer)
     prepare(a, a_at, rows, layer, operand)
+    begin_tiles(layer)
     for panel in range(layer.panels.shape[0]):
-        for row in range(0, rows, TILE_ROWS):
+        for row in range(0, rows, step):
             at = row * width + panel * TILE_WIDTH
-            multiply(a, a_at, operand, row, min(TILE_ROWS, rows - row), layer, panel, out, at, width)
+            multiply(a, a_at, operand, row, min(step, rows - row), layer, panel, out, at, width)
+    end_tiles(layer)
 
 
 @kernel
 def gelu_linear_rows(a: Any, a_at: int, rows: int, layer: PackedLinear, operand: Operand, out: Any) -> None:
     """Write gelu(a @ weight.T + bias), as `linear_rows`; each tile is bent while it is in the L1 cache."""
-    width = layer.bias.size
+    width, step = layer.bias.size, rows_in_tile(layer)
     prepare(a, a_at, rows, layer, operand)
+    begin_tiles(layer)
     for panel in range(layer.panels.shape[0]):
-        for row in range(0, rows, TILE_ROWS):
-            count = min(TILE_ROWS, rows - row)
+        for row in range(0, rows, step):
+            count = min(step, rows - row)
             at = row * width + panel * TILE_WIDTH
             multiply(a, a_at, operand, row, count, layer, panel, out, at, width)
             for i in range(count):
                 for j in range(0, TILE_WIDTH, LANES):
                     store(out, at + i * width + j, gelu(load(out, at + i * width + j)))
+    end_tiles(layer)
 
 
 @kernel

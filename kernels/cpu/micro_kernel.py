@@ -93,6 +93,11 @@ def _emit_either_height(builder: Any, rows: Any, emit: Callable[[int], None]) ->
             emit(half)
 
 
+def procedure(given: tuple[Any, ...]) -> Any:
+    """Return the signature of an intrinsic that returns nothing; whole numbers, also constant ones, come as int64."""
+    return types.void(*[types.int64 if isinstance(arg, types.Integer) else arg for arg in given])
+
+
 def _float_tile(product: Product) -> Callable[..., Any]:
     """Make the intrinsic of a tile whose sums are floats."""
 
@@ -106,7 +111,7 @@ def _float_tile(product: Product) -> Callable[..., Any]:
             b_first = element_pointer(context, builder, sig.args[4], b, b_at)
             start_first = element_pointer(context, builder, sig.args[8], start, start_at)
             c_first = element_pointer(context, builder, sig.args[10], c, c_at)
-            initial = _load_row(builder, start_first, VECTOR)
+            initial = load_row(builder, start_first, VECTOR)
 
             def emit(tile_rows: int) -> None:
                 _emit_tile(
@@ -117,15 +122,13 @@ def _float_tile(product: Product) -> Callable[..., Any]:
             _emit_either_height(builder, rows, emit)
             return context.get_dummy_value()
 
-        number = types.int64
-        numbers = {1, 2, 3, 5, 6, 7, 9, 11, 12}
         given = (a, a_at, a_stride, rows, b, b_at, b_stride, steps, start, start_at, c, c_at, c_stride)
-        return types.void(*[number if i in numbers else arg for i, arg in enumerate(given)]), codegen
+        return procedure(given), codegen
 
     return intrinsic(declare)
 
 
-def _load_row(builder: Any, pointer: Any, vector: Any) -> list[Any]:
+def load_row(builder: Any, pointer: Any, vector: Any) -> list[Any]:
     """Emit the loads of TILE_WIDTH words."""
     return [
         load_vector(builder, builder.gep(pointer, [INT64(v * LANES)], source_etype=FLOAT), vector)
@@ -134,6 +137,18 @@ def _load_row(builder: Any, pointer: Any, vector: Any) -> list[Any]:
 
 
 _tile_float32, _tile_bfloat16 = _float_tile(FLOAT32), _float_tile(BFLOAT16)
+
+
+def rescaling(builder: Any, scales: Any, scale: Any, bias: Any) -> Callable[[int, Any, Any], Any]:
+    """Make the emitter of ``sums * scale of the row * scale of the column + bias`` for an int8 tile."""
+    scale_row, bias_row = load_row(builder, scale, VECTOR), load_row(builder, bias, VECTOR)
+
+    def to_float(v: int, row: Any, sums: Any) -> Any:
+        row_scale = builder.load(builder.gep(scales, [row], source_etype=FLOAT), typ=FLOAT)
+        value = builder.fmul(builder.sitofp(sums, VECTOR), splat_value(builder, row_scale))
+        return multiply_add(builder, value, scale_row[v], bias_row[v])
+
+    return to_float
 
 
 @intrinsic
@@ -150,15 +165,11 @@ def _tile_int8(
         a_first = element_pointer(context, builder, sig.args[0], a, a_at)
         scales_first = element_pointer(context, builder, sig.args[4], scales, scales_at)
         b_first = element_pointer(context, builder, sig.args[6], b, b_at)
-        start_row = _load_row(builder, element_pointer(context, builder, sig.args[10], start, column), INT_VECTOR)
-        scale_row = _load_row(builder, element_pointer(context, builder, sig.args[11], scale, column), VECTOR)
-        bias_row = _load_row(builder, element_pointer(context, builder, sig.args[12], bias, column), VECTOR)
+        start_row = load_row(builder, element_pointer(context, builder, sig.args[10], start, column), INT_VECTOR)
+        scale_first = element_pointer(context, builder, sig.args[11], scale, column)
+        bias_first = element_pointer(context, builder, sig.args[12], bias, column)
         c_first = element_pointer(context, builder, sig.args[14], c, c_at)
-
-        def to_float(v: int, row: Any, sums: Any) -> Any:
-            row_scale = builder.load(builder.gep(scales_first, [row], source_etype=FLOAT), typ=FLOAT)
-            value = builder.fmul(builder.sitofp(sums, VECTOR), splat_value(builder, row_scale))
-            return multiply_add(builder, value, scale_row[v], bias_row[v])
+        to_float = rescaling(builder, scales_first, scale_first, bias_first)
 
         def emit(tile_rows: int) -> None:
             _emit_tile(
@@ -169,13 +180,11 @@ def _tile_int8(
         _emit_either_height(builder, rows, emit)
         return context.get_dummy_value()
 
-    number = types.int64
-    numbers = {1, 2, 3, 5, 7, 8, 9, 13, 15, 16}
     given = (
         a, a_at, a_stride, rows, scales, scales_at, b, b_at, b_stride, steps, start, scale, bias, column,
         c, c_at, c_stride,
     )  # fmt: skip
-    return types.void(*[number if i in numbers else arg for i, arg in enumerate(given)]), codegen
+    return procedure(given), codegen
 
 
 @kernel

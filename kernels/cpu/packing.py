@@ -16,9 +16,10 @@ from numpy import float32, int32
 from numpy.typing import NDArray
 
 from ..parameters import LayerNorm, Linear
-from .isa import TILE_WIDTH
+from .isa import ISA, TILE_WIDTH
 from .multiply import INT8_SHIFT
 
+INT8_DEPTH = 64 if ISA.amx else TILE_WIDTH  # K' is a multiple of it in panels of int8
 CACHE_LINE = 64  # bytes; a vector that crosses two lines costs two reads
 
 
@@ -36,6 +37,20 @@ class Bfloat16Linear(NamedTuple):
     bias: NDArray[float32]  # (N',)
 
 
+class TwoPartLinear(NamedTuple):
+    """A Linear whose weights are sums of two bfloat16; panels of the first parts, then of the second (amx.py)."""
+
+    panels: NDArray[int32]  # (N'/TILE_WIDTH, 2*K'/2, TILE_WIDTH)
+    bias: NDArray[float32]  # (N',)
+
+
+class ThreePartLinear(NamedTuple):
+    """A Linear whose weights are sums of three bfloat16."""
+
+    panels: NDArray[int32]  # (N'/TILE_WIDTH, 3*K'/2, TILE_WIDTH)
+    bias: NDArray[float32]  # (N',)
+
+
 class Int8Linear(NamedTuple):
     """A Linear in panels of int8: a word holds four neighbouring k."""
 
@@ -45,7 +60,7 @@ class Int8Linear(NamedTuple):
     start: NDArray[int32]  # (N',): what the sums begin with
 
 
-PackedLinear = Float32Linear | Bfloat16Linear | Int8Linear
+PackedLinear = Float32Linear | Bfloat16Linear | TwoPartLinear | ThreePartLinear | Int8Linear
 
 
 class PackedNorm(NamedTuple):
@@ -79,28 +94,66 @@ def fill_up(array: NDArray[Any], *shape: int) -> NDArray[float32]:
     return result
 
 
-def pack_linear(layer: Linear, dtype: str) -> PackedLinear:
+def pack_linear(layer: Linear, precision: str) -> PackedLinear:
     """Fill up, round and reorder a weight (N, K) and its bias (N,).
 
     Parameters
     ----------
-    dtype : {"float32", "bfloat16", "int8"}
-        How weights are stored and multiplied.
+    precision : {"float32", "high", "bfloat16", "int8"}
+        How weights are stored and multiplied. "high" is the same as "float32" where the processor has nothing faster.
     """
-    outputs, inputs = (round_up(size) for size in layer.weight.shape)
-    weight = layer.weight
-    if weight.shape != (outputs, inputs):
-        weight = fill_up(weight, outputs, inputs)
-    bias = fill_up(layer.bias, outputs)
-    if dtype == "bfloat16":
-        return Bfloat16Linear(_pack_words(to_bfloat16(weight)), bias)
-    if dtype == "int8":
-        numbers, scale = quantize(weight)
-        start = numbers.sum(axis=1, dtype=int32) * int32(-INT8_SHIFT)
-        return Int8Linear(_pack_words(numbers), bias, scale, start)
+    if precision == "bfloat16":
+        return Bfloat16Linear(*_pack_parts(layer, 1))
+    if precision == "high" and ISA.amx:
+        return TwoPartLinear(*_pack_parts(layer, 2))
+    if precision == "float32" and ISA.amx_float32:
+        return ThreePartLinear(*_pack_parts(layer, 3))
+    if precision == "int8":
+        return _pack_int8(layer)
+    return pack_float32(layer)
+
+
+def pack_float32(layer: Linear) -> Float32Linear:
+    """Fill up and reorder a layer that stays float32 in every precision: one that is little work."""
+    weight, bias = _fill_up_linear(layer)
+    outputs, inputs = weight.shape
     panels = aligned_empty(outputs // TILE_WIDTH, inputs, TILE_WIDTH)
     panels[...] = weight.reshape(-1, TILE_WIDTH, inputs).transpose(0, 2, 1)
     return Float32Linear(panels, bias)
+
+
+def _pack_parts(layer: Linear, parts: int) -> tuple[NDArray[int32], NDArray[float32]]:
+    """Write the weight as a sum of bfloat16: the nearest, the nearest to what is left, and so on."""
+    rest, bias = _fill_up_linear(layer)
+    panels = []
+    for part in range(parts):
+        rounded = to_bfloat16(rest)
+        panels.append(_pack_words(rounded))
+        if part < parts - 1:
+            rest = rest - (rounded.astype(np.uint32) << 16).view(float32)
+    if parts == 1:
+        return panels[0], bias
+    together = aligned_empty(panels[0].shape[0], parts * panels[0].shape[1], TILE_WIDTH, dtype=int32)
+    np.concatenate(panels, axis=1, out=together)
+    return together, bias
+
+
+def _pack_int8(layer: Linear) -> Int8Linear:
+    weight, bias = _fill_up_linear(layer)
+    numbers, scale = quantize(weight)
+    start = numbers.sum(axis=1, dtype=int32) * int32(-INT8_SHIFT)
+    padding = -numbers.shape[1] % INT8_DEPTH
+    if padding:  # of AMX registers. The numbers that the zeros meet can be any: whole numbers have no NaN
+        numbers = np.pad(numbers, ((0, 0), (0, padding)))
+    return Int8Linear(_pack_words(numbers), bias, scale, start)
+
+
+def _fill_up_linear(layer: Linear) -> tuple[NDArray[float32], NDArray[float32]]:
+    outputs, inputs = (round_up(size) for size in layer.weight.shape)
+    weight = layer.weight
+    if weight.shape != (outputs, inputs):  # else it is not copied
+        weight = fill_up(weight, outputs, inputs)
+    return weight, fill_up(layer.bias, outputs)
 
 
 def _pack_words(weight: NDArray[Any]) -> NDArray[int32]:

@@ -282,23 +282,31 @@ def _narrowing_store(narrow: Callable[[Any, Any], Any]) -> Callable[..., Any]:
     return intrinsic(declare)
 
 
-def _to_bfloat16(builder: Any, values: Any) -> Any:
-    """Round to the nearest, ties to even, and keep the upper half. (NaN as arithmetic makes it stays NaN.)"""
+def _constant(value: int) -> Any:
+    return ir.Constant(INT_VECTOR, [value] * LANES)
 
-    def constant(value: int) -> Any:
-        return ir.Constant(INT_VECTOR, [value] * LANES)
 
+def _bfloat16_bits(builder: Any, values: Any) -> Any:
+    """Round to the nearest, ties to even; the lower half is not cleared. (NaN as arithmetic makes it stays NaN.)"""
     bits = builder.bitcast(values, INT_VECTOR)
-    odd = builder.and_(builder.lshr(bits, constant(16)), constant(1))
-    rounded = builder.add(builder.add(bits, constant(0x7FFF)), odd)
-    return builder.trunc(builder.lshr(rounded, constant(16)), ir.VectorType(ir.IntType(16), LANES))
+    odd = builder.and_(builder.lshr(bits, _constant(16)), _constant(1))
+    return builder.add(builder.add(bits, _constant(0x7FFF)), odd)
+
+
+def _to_bfloat16(builder: Any, values: Any) -> Any:
+    halves = builder.lshr(_bfloat16_bits(builder, values), _constant(16))
+    return builder.trunc(halves, ir.VectorType(ir.IntType(16), LANES))
+
+
+def _nearest_bfloat16(builder: Any, values: Any) -> Any:
+    return builder.bitcast(builder.and_(_bfloat16_bits(builder, values), _constant(-65536)), VECTOR)
 
 
 def _to_int8(builder: Any, values: Any) -> Any:
     """Lay whole numbers out as the int8 product of this processor reads them (see multiply.py)."""
     whole = builder.fptosi(values, INT_VECTOR)
     if ISA.int8 == "dot":  # unsigned bytes, 128 more
-        shifted = builder.add(whole, ir.Constant(INT_VECTOR, [128] * LANES))
+        shifted = builder.add(whole, _constant(128))
         return builder.trunc(shifted, ir.VectorType(ir.IntType(8), LANES))
     if ISA.int8 == "pairs":  # of four int16, those that meet bytes 0 and 2 of a word of B stand before 1 and 3
         order = [lane - lane % 4 + place for lane, place in zip(range(LANES), [0, 2, 1, 3] * (LANES // 4), strict=True)]
@@ -307,6 +315,7 @@ def _to_int8(builder: Any, values: Any) -> Any:
     return whole
 
 
+nearest_bfloat16 = _vector_function(1, _nearest_bfloat16)  # as float32
 store_bfloat16 = _narrowing_store(_to_bfloat16)
 store_int8 = _narrowing_store(_to_int8)
 

@@ -57,7 +57,7 @@ def softmax(x: Floats) -> Floats:
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
-# ---- the weights of each block, in the dtype of the computation
+# ---- the weights of each block; the precision is the dtype of the computation
 
 
 class EmbeddingWeights(NamedTuple):
@@ -104,38 +104,42 @@ def _cast(layer: Any, dtype: str) -> Any:
     return type(layer)(*(part.astype(dtype) if isinstance(part, np.ndarray) else part for part in layer))
 
 
-def pack_embedding(word: Floats, position: Floats, token_type: Floats, norm: LayerNorm, dtype: str) -> EmbeddingWeights:
+def pack_embedding(
+    word: Floats, position: Floats, token_type: Floats, norm: LayerNorm, precision: str
+) -> EmbeddingWeights:
     """Bring the embedding tables into the dtype of the computation."""
-    return EmbeddingWeights(word.astype(dtype), position.astype(dtype), token_type.astype(dtype), _cast(norm, dtype))
+    return EmbeddingWeights(
+        word.astype(precision), position.astype(precision), token_type.astype(precision), _cast(norm, precision)
+    )
 
 
 def pack_attention(
-    query: Linear, key: Linear, value: Linear, output: Linear, norm: LayerNorm, num_heads: int, dtype: str
+    query: Linear, key: Linear, value: Linear, output: Linear, norm: LayerNorm, num_heads: int, precision: str
 ) -> AttentionWeights:
     """Bring the weights of an attention block into the dtype of the computation."""
-    query, key, value, output, norm = (_cast(layer, dtype) for layer in (query, key, value, output, norm))
+    query, key, value, output, norm = (_cast(layer, precision) for layer in (query, key, value, output, norm))
     return AttentionWeights(query, key, value, output, norm, num_heads)
 
 
-def pack_feed_forward(up: Linear, down: Linear, norm: LayerNorm, dtype: str) -> FeedForwardWeights:
+def pack_feed_forward(up: Linear, down: Linear, norm: LayerNorm, precision: str) -> FeedForwardWeights:
     """Bring the weights of a feed-forward block into the dtype of the computation."""
-    return FeedForwardWeights(*(_cast(layer, dtype) for layer in (up, down, norm)))
+    return FeedForwardWeights(*(_cast(layer, precision) for layer in (up, down, norm)))
 
 
-def pack_head(dense: Linear, activation: str, output: Linear, dtype: str) -> HeadWeights:
+def pack_head(dense: Linear, activation: str, output: Linear, precision: str) -> HeadWeights:
     """Bring the weights of the classification head into the dtype of the computation."""
-    return HeadWeights(_cast(dense, dtype), HEAD_ACTIVATIONS[activation], _cast(output, dtype))
+    return HeadWeights(_cast(dense, precision), HEAD_ACTIVATIONS[activation], _cast(output, precision))
 
 
-def pack_projection(layer: Linear, dtype: str) -> Linear:
+def pack_projection(layer: Linear, precision: str) -> Linear:
     """Bring the layer from the embedding size to the hidden size into the dtype of the computation."""
-    projection: Linear = _cast(layer, dtype)
+    projection: Linear = _cast(layer, precision)
     return projection
 
 
-def pack_relative_bias(bias: Floats, dtype: str) -> Floats:
+def pack_relative_bias(bias: Floats, precision: str) -> Floats:
     """Bring the bias of each head for each distance, (H, 2 positions - 1), into the dtype of the computation."""
-    return bias.astype(dtype)
+    return bias.astype(precision)
 
 
 class Workspace:

@@ -1,0 +1,95 @@
+"""The kernels for AMX, on any x86-64 machine: run with emulated instructions, and compiled to look at the real ones."""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("numba", reason="the CPU kernels need Numba")
+from numbert.kernels.cpu import isa, permission
+
+HERE = Path(__file__).parent
+pytestmark = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="AMX is of x86-64 processors")
+
+COMPILE = """
+import sys
+import numpy as np
+from numba import typeof
+from numbert.kernels.cpu import linear, operands, packing
+from numbert.kernels.parameters import Linear
+
+layer = packing.pack_linear(Linear(np.ones((64, 96), np.float32), np.zeros(64, np.float32)), sys.argv[1])
+operand = operands.Operand(np.zeros((96, 200), np.int32), np.zeros(96, np.float32))
+rows, out = np.zeros((96, 96), np.float32), np.zeros((96, 64), np.float32)
+linear.linear_rows.compile(tuple(typeof(value) for value in (rows, 0, 96, layer, operand, out)))
+(assembly,) = linear.linear_rows.inspect_asm().values()
+print(assembly)
+"""
+
+
+def run(*command: str, **environment: str) -> str:
+    """Run Python with tests/ on its path; its output must be a success's."""
+    paths = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+    result = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, cwd=HERE.parent, check=False,
+        env={**os.environ, "PYTHONPATH": paths, "NUMBERT_CACHE_DIR": "off", **environment},
+    )  # fmt: skip
+    assert result.returncode == 0, (result.stdout + result.stderr)[-4000:]
+    return result.stdout
+
+
+@pytest.mark.skipif(
+    not isa.REQUIRED_FEATURES["avx512-bf16"] <= isa.target_features(), reason="the rest of the code needs AVX512-BF16"
+)
+@pytest.mark.parametrize("name", ["amx", "amx-float32"])
+def test_kernels_with_emulated_instructions(name):
+    output = run("-m", "pytest", "-q", "-p", "amx_emulation", "tests/test_cpu_kernels.py", NUMBERT_ISA=name)
+    assert " passed" in output
+    assert "failed" not in output
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "product"),
+    [
+        ("amx", "bfloat16", "tdpbf16ps"),
+        ("amx", "high", "tdpbf16ps"),
+        ("amx", "int8", "tdpbusd"),
+        ("amx-float32", "float32", "tdpbf16ps"),
+    ],
+)
+def test_compiled_code_multiplies_with_amx(name, precision, product):
+    assembly = run(
+        "-c", COMPILE, precision, NUMBERT_ISA=name, NUMBA_CPU_NAME="sapphirerapids", NUMBA_CPU_FEATURES=""
+    )  # fmt: skip
+    count = Counter(re.findall(r"^\t(ldtilecfg|tilerelease|tdpbf16ps|tdpbusd|vdpbf16ps|vpdpbusd)\b", assembly, re.M))
+    assert count[product] >= 6  # tiles of 32 rows and of 16
+    assert count["ldtilecfg"] >= 1
+    assert count["tilerelease"] >= 1
+    assert set(count) == {product, "ldtilecfg", "tilerelease"}  # and by nothing else
+    loop = max(re.split(r"^\.L\w+:", assembly, flags=re.M), key=lambda block: block.count(product))
+    assert "tilestored" not in loop  # the sums stay in their registers
+    assert len(re.findall(r"\ttileloadd\b", loop)) == len(re.findall(rf"\t{product}\b", loop))  # 4 and 4 a step
+
+
+def test_amx_is_asked_for_and_a_refusal_is_no_error():
+    # On a machine without AMX the system refuses; with AMX, asking twice is granted twice.
+    assert permission.request_amx() is permission.request_amx()
+
+
+def test_without_permission_the_next_instruction_set_is_chosen(monkeypatch):
+    present = dict.fromkeys(isa.REQUIRED_FEATURES["amx"], True)
+    monkeypatch.setattr(isa.llvm, "get_host_cpu_features", lambda: present)
+    monkeypatch.setattr(isa.config, "CPU_NAME", None)
+    monkeypatch.delenv("NUMBERT_ISA", raising=False)
+    monkeypatch.setattr(permission, "request_amx", lambda: True)
+    assert isa.detect().name == "amx"
+    monkeypatch.setattr(permission, "request_amx", lambda: False)
+    assert isa.detect().name == "avx512-bf16"
+    monkeypatch.setenv("NUMBERT_ISA", "amx")
+    with pytest.raises(ValueError, match="NUMBERT_ISA: found 'amx', expected one of"):
+        isa.detect()
