@@ -12,8 +12,12 @@ from .errors import BackendError, InputError, InputTypeError
 
 logger = logging.getLogger("numbert")
 Array = NDArray[Any]
-BACKENDS = ("auto", "cpu", "reference")
-DTYPES = {"cpu": ("float32", "bfloat16", "int8"), "reference": ("float32", "float64")}
+BACKENDS = ("auto", "cpu", "cuda", "reference")
+DTYPES = {
+    "cpu": ("float32", "bfloat16", "int8"),
+    "cuda": ("float32", "bfloat16"),
+    "reference": ("float32", "float64"),
+}
 
 MATMUL_PRECISIONS = ("highest", "high")
 
@@ -21,9 +25,13 @@ MATMUL_PRECISIONS = ("highest", "high")
 class Backend(Protocol):
     """The blocks that a backend offers; kernels/reference/blocks.py says what each computes.
 
+    LARGEST_SHARD is how many tokens it computes best at once; a pair that is longer is a shard of its own.
+
     Weights and activations are the backend's own: whoever calls passes them on and looks at none but the logits.
     The precision in which weights are packed is one that `choose_precision` returned.
     """
+
+    LARGEST_SHARD: int
 
     def pack_embedding(self, word: Array, position: Array, token_type: Array, norm: LayerNorm, precision: str) -> Any:
         """Prepare the embedding tables."""
@@ -83,7 +91,7 @@ def choose_backend(name: str, dtype: str) -> tuple[str, Backend]:
 
     Parameters
     ----------
-    name : {"auto", "cpu", "reference", "torch"}
+    name : {"auto", "cpu", "cuda", "reference", "torch"}
         "auto" is "cpu", or the slow "reference" if Numba cannot be imported. "torch" is sentence-transformers' word and
         means "auto".
     dtype : {"float32", "bfloat16", "int8", "float64"}
@@ -94,7 +102,8 @@ def choose_backend(name: str, dtype: str) -> tuple[str, Backend]:
     InputError
         When the name or the dtype is unknown, or they do not go together.
     BackendError
-        When Numba cannot be imported, and "cpu" is asked for by name or by a dtype that the reference lacks.
+        When Numba cannot be imported, and "cpu" is asked for by name or by a dtype that the reference lacks; when
+        "cuda" is asked for and something that it needs is missing.
     """
     if not isinstance(name, str) or not isinstance(dtype, str):
         raise InputTypeError(
@@ -108,6 +117,8 @@ def choose_backend(name: str, dtype: str) -> tuple[str, Backend]:
         homes = [backend for backend, dtypes in DTYPES.items() if dtype in dtypes]
         hint = f"; {dtype} is computed by backend={homes[0]!r}" if homes else "; choose one"
         raise InputError(f"dtype: found {dtype!r}, expected one of {list(DTYPES[chosen])} for backend {chosen!r}{hint}")
+    if chosen == "cuda":
+        _check_cuda(dtype)
     try:
         return chosen, _load(chosen)
     except ImportError as error:  # no wheel for this platform, or a NumPy that Numba does not know yet
@@ -118,6 +129,16 @@ def choose_backend(name: str, dtype: str) -> tuple[str, Backend]:
             ) from error
         logger.warning("Numba cannot be imported (%s): computing with NumPy, much slower", error)
         return "reference", _load("reference")
+
+
+def _check_cuda(dtype: str) -> None:
+    try:
+        from ..kernels.cuda.availability import find_problem  # here, because it imports Numba and CUDA
+    except ImportError as error:
+        raise BackendError(f"device 'cuda': numba.cuda cannot be imported ({error}); install numbert[cuda]") from error
+    problem = find_problem(dtype)
+    if problem:
+        raise BackendError(f"device 'cuda', dtype {dtype!r}: {problem}")
 
 
 def choose_precision(backend: str, dtype: str, matmul_precision: str) -> str:
@@ -146,6 +167,8 @@ def describe_backend(name: str) -> dict[str, str]:
     """Return what the backend chose for this machine: instruction set, and where machine code is kept."""
     if name == "reference":
         return {"instruction_set": "NumPy's own", "kernel_cache": "none"}
+    if name == "cuda":
+        return {"instruction_set": "CUDA", "kernel_cache": "in memory only"}
     from ..kernels.cpu import isa, jit  # here, because they import Numba
 
     return {"instruction_set": isa.ISA.name, "kernel_cache": str(jit.CACHE_DIRECTORY or "in memory only")}

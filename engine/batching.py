@@ -5,9 +5,6 @@ How pairs are grouped has no influence on their scores (docs/numerics.md), only 
 
 from collections.abc import Sequence
 
-# A shard's activations must fit in the L2 cache beside the weights that pass by; but each shard reads all weights once,
-# so that small ones wait for memory. On 100 pairs of 80 tokens, 256 to 1024 were within 4 %, 128 lost 16 %.
-LARGEST_SHARD = 384  # tokens; a pair that is longer is a shard of its own
 SMALLEST_SHARD = 96  # tokens, when there are few pairs for the threads
 SHARDS_PER_THREAD = 4  # so that a thread that finishes early finds more to do
 FEWEST_ROWS = (
@@ -15,19 +12,19 @@ FEWEST_ROWS = (
 )
 
 
-def team_size(lengths: Sequence[int], num_threads: int, batch_size: int) -> int:
+def team_size(lengths: Sequence[int], num_threads: int, batch_size: int, largest: int) -> int:
     """Return how many threads should share one shard of all the pairs; 1 when pairs are enough for shards of their own.
 
     A request of up to two full shards for each thread is shared out evenly, token by token: no thread is idle at the
     end, and each reads the weights once.
     """
     total = sum(lengths)
-    if total > 2 * num_threads * LARGEST_SHARD or len(lengths) > batch_size:
+    if total > 2 * num_threads * largest or len(lengths) > batch_size:
         return 1
     return max(min(num_threads, total // FEWEST_ROWS), 1)
 
 
-def make_shards(lengths: Sequence[int], num_threads: int, batch_size: int) -> list[list[int]]:
+def make_shards(lengths: Sequence[int], num_threads: int, batch_size: int, largest: int) -> list[list[int]]:
     """Group pairs into shards.
 
     Parameters
@@ -38,6 +35,8 @@ def make_shards(lengths: Sequence[int], num_threads: int, batch_size: int) -> li
         Threads that will share the work.
     batch_size : int
         The most pairs in one shard.
+    largest : int
+        The most tokens in a shard of several pairs; the backend's LARGEST_SHARD.
 
     Returns
     -------
@@ -46,7 +45,7 @@ def make_shards(lengths: Sequence[int], num_threads: int, batch_size: int) -> li
         long shard when the others are about to finish.
     """
     budget = sum(lengths) // (num_threads * SHARDS_PER_THREAD)
-    budget = min(max(budget, SMALLEST_SHARD), LARGEST_SHARD)
+    budget = min(max(budget, SMALLEST_SHARD), largest)
     shards: list[list[int]] = []
     tokens = budget  # as if a full shard came before
     for position in sorted(range(len(lengths)), key=lambda i: -lengths[i]):

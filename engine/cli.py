@@ -72,7 +72,9 @@ def make_parser() -> argparse.ArgumentParser:
         sub.add_argument("--format", choices=formats, default="text", help="of the output (default: text)")
         sub.add_argument("--threads", type=int, help="that compute (default: all cores)")
         if run is not run_verify:  # which compares them
-            sub.add_argument("--backend", default="auto", choices=("auto", "cpu", "reference"), help="what computes")
+            sub.add_argument(
+                "--backend", default="auto", choices=("auto", "cpu", "cuda", "reference"), help="what computes"
+            )
             sub.add_argument(
                 "--dtype", default="float32", choices=("float32", "bfloat16", "int8", "float64"),
                 help="precision of the matrix products (default: float32)",

@@ -51,8 +51,8 @@ class CrossEncoder:
     model_name_or_path : str or path, optional
         A local folder, a model of the hub (``cross-encoder/ms-marco-MiniLM-L6-v2``; without an organization,
         ``cross-encoder/`` is put in front), or None for the small model that comes with numbert.
-    device : {None, "cpu"}
-        Where to compute.
+    device : {None, "cpu", "cuda"}
+        Where to compute; None is the processor. "cuda" is an NVIDIA GPU, and needs ``pip install 'numbert[cuda]'``.
     prompts : dict of str, optional
         Texts that can be put in front of the query, by name. Default: those saved with the model.
     default_prompt_name : str, optional
@@ -69,7 +69,7 @@ class CrossEncoder:
         Only "num_labels" has a meaning here.
     modules, model_card_data : None
         Refused: there are no torch modules and no model cards.
-    backend : {"auto", "cpu", "reference"}
+    backend : {"auto", "cpu", "cuda", "reference"}
         "cpu" computes with Numba; "reference" with NumPy, slowly and readably. ("torch", sentence-transformers' word,
         means "auto".)
     num_labels : int, optional
@@ -144,7 +144,7 @@ class CrossEncoder:
         matmul_precision: str = "highest",
         num_threads: int | None = None,
     ) -> None:
-        options.check_device(device)
+        backend = options.backend_of_device(device, backend)
         options.check_trust(trust_remote_code)
         options.check_unused(modules=modules, model_card_data=model_card_data)
         dtype = options.dtype_from(model_kwargs, dtype)
@@ -195,7 +195,7 @@ class CrossEncoder:
 
     @property
     def backend(self) -> str:
-        """The backend that computes: "cpu" or "reference"."""
+        """The backend that computes: "cpu", "cuda" or "reference"."""
         return self._scorer.backend
 
     @property
@@ -210,8 +210,8 @@ class CrossEncoder:
 
     @property
     def device(self) -> str:
-        """Where scores are computed: "cpu"."""
-        return "cpu"
+        """Where scores are computed: "cpu" or "cuda"."""
+        return "cuda" if self.backend == "cuda" else "cpu"
 
     @property
     def modalities(self) -> list[str]:
@@ -317,8 +317,8 @@ class CrossEncoder:
             False: return a list with one element for each pair.
         convert_to_tensor : bool
             True: return a torch tensor; torch must be installed.
-        device : {None, "cpu"} or a list of "cpu"
-            Accepted; where to compute was chosen when the model was made.
+        device : str, or a list of them
+            The model's own is accepted; where to compute was chosen when the model was made.
         pool, chunk_size
             Accepted; see `start_multi_process_pool`.
         processing_kwargs : dict, optional
@@ -338,7 +338,7 @@ class CrossEncoder:
         BackendError
             When a tensor is asked for and torch is not installed.
         """
-        options.check_device(device)
+        options.check_device(device, self.device)
         if chunk_size is not None:
             check_count(chunk_size, "chunk_size", low=1)
         pairs, single = check_pairs(inputs)
@@ -409,7 +409,7 @@ class CrossEncoder:
                 "CrossEncoder.rank() only works for models with num_labels=1. "
                 "Consider using CrossEncoder.predict() with input pairs instead."
             )
-        options.check_device(device)
+        options.check_device(device, self.device)
         if chunk_size is not None:
             check_count(chunk_size, "chunk_size", low=1)
         threshold = check_threshold(score_threshold)
@@ -493,7 +493,7 @@ class CrossEncoder:
         sentence-transformers needs processes to use several cores in Python; the threads of numbert use all cores of
         any call, share the weights, and need no pool. Scores are the same with and without.
         """
-        options.check_device(target_devices)
+        options.check_device(target_devices, self.device)
         return {"input": None, "output": None, "processes": []}
 
     @staticmethod

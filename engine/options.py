@@ -9,6 +9,7 @@ from .errors import InputError, InputTypeError
 
 logger = logging.getLogger("numbert")
 
+DEVICES = {"auto": None, "cpu": "cpu", "cuda": "cuda", "cuda:0": "cuda"}
 ATTENTION = ("eager", "sdpa", "flash_attention_2", None)  # ways to compute the same; ours is our own
 
 
@@ -19,11 +20,46 @@ class NoModelCard:
         """Accept the metrics of an evaluation."""
 
 
-def check_device(device: Any) -> None:
-    """Accept None, "cpu" and lists of "cpu" (threads do what sentence-transformers does with processes)."""
+def backend_of_device(device: Any, backend: str) -> str:
+    """Return the backend for a device: "cuda" for a GPU, else the one that was asked for.
+
+    Raises
+    ------
+    InputError
+        When the device is unknown, or is another than the backend's.
+    """
+    name = _name_of_device(device)
+    if name == "cuda":
+        if backend not in ("auto", "torch", "cuda"):
+            raise InputError(f"device: found {device!r} with backend {backend!r}, expected one place; leave out one")
+        return "cuda"
+    if name == "cpu" and backend == "cuda":
+        raise InputError(f"device: found {device!r} with backend 'cuda', expected one place; leave out one of the two")
+    return backend
+
+
+def check_device(device: Any, own: str) -> None:
+    """Accept None, the model's own device, and lists of it (threads do what sentence-transformers does by processes).
+
+    Raises
+    ------
+    InputError
+        When it is another device.
+    """
     for name in device if isinstance(device, list | tuple) else [device]:
-        if str(name if name is not None else "cpu") not in ("cpu", "auto"):
-            raise InputError(f"device: found {name!r}, expected None or 'cpu', all that is implemented; leave it out")
+        if _name_of_device(name) not in (None, own):
+            raise InputError(f"device: found {name!r}, the model was loaded for {own!r}; leave it out, or load another")
+
+
+def _name_of_device(device: Any) -> str | None:
+    """Return "cpu", "cuda", or None where there is no choice."""
+    name = "auto" if device is None else str(device)  # torch.device prints its name
+    if name not in DEVICES:
+        raise InputError(
+            f"device: found {device!r}, expected None, 'cpu' or 'cuda'; leave it out, or choose among several GPUs by"
+            " CUDA_VISIBLE_DEVICES"
+        )
+    return DEVICES[name]
 
 
 def check_unused(**options: Any) -> None:

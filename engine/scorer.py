@@ -39,6 +39,8 @@ class Scorer:
 
     def __getstate__(self) -> dict[str, Any]:
         """Keep weights and tokenizer; threads, buffers and the backend's module are made anew."""
+        if self.backend == "cuda":
+            raise BackendError("a model in GPU memory cannot be pickled; load it from its folder in the other process")
         kept = {name: value for name, value in vars(self).items() if name not in ("_ops", "_workers", "_teams")}
         return {
             **kept,
@@ -60,9 +62,9 @@ class Scorer:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Scorer":
         """Share the weights, which never change."""
-        copy = Scorer.__new__(Scorer)
-        copy.__setstate__(self.__getstate__())
-        return copy
+        twin = Scorer.__new__(Scorer)
+        vars(twin).update(vars(self), _workers=Workers(self.num_threads), _teams=defaultdict(queue.SimpleQueue))
+        return twin
 
     @property
     def _logit_dtype(self) -> str:
@@ -137,10 +139,10 @@ class Scorer:
         """Form shards, run them on the threads, and return the logits in the order given."""
         special = self.tokenizer.template.num_special
         lengths = [len(first) + len(second) + special for first, second in tokens]
-        size = team_size(lengths, self.num_threads, batch_size)
+        size = team_size(lengths, self.num_threads, batch_size, self._ops.LARGEST_SHARD)
         if size > 1:
             return self._run_as_team(self._lay_out(tokens), size)
-        shards = make_shards(lengths, self.num_threads, batch_size)
+        shards = make_shards(lengths, self.num_threads, batch_size, self._ops.LARGEST_SHARD)
 
         def run(shard: list[int]) -> NDArray[Any]:
             batch = self._lay_out([tokens[position] for position in shard])

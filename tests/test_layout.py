@@ -45,11 +45,11 @@ def test_imports_form_no_circle():
         visit(name, ())
 
 
-def test_reference_and_cpu_do_not_import_each_other():
+def test_backends_do_not_import_each_other():
     for path in SOURCES:
         parts = path.relative_to(ROOT).parts
         if parts[0] == "kernels" and len(parts) == 3:
-            others = {"reference", "cpu"} - {parts[1]}
+            others = {"reference", "cpu", "cuda"} - {parts[1]}
             assert not [module for module in relative_imports(path) if set(module) & others], path
 
 

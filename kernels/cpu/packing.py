@@ -190,25 +190,3 @@ def pack_norm(norm: LayerNorm) -> PackedNorm:
     """Fill up gain and bias."""
     width = len(norm.gain)
     return PackedNorm(fill_up(norm.gain, round_up(width)), fill_up(norm.bias, round_up(width)), norm.eps, width)
-
-
-def split_outputs(layer: Linear, num_heads: int) -> Linear:
-    """Fill up each head of a query, key or value weight (H*D, C) to D' rows: (H*D', C)."""
-    width = len(layer.bias) // num_heads
-    padding = round_up(width) - width
-    if padding == 0:
-        return layer
-    weight = np.pad(layer.weight.reshape(num_heads, width, -1), ((0, 0), (0, padding), (0, 0)))
-    bias = np.pad(layer.bias.reshape(num_heads, width), ((0, 0), (0, padding)))
-    return Linear(weight.reshape(num_heads * (width + padding), -1), bias.ravel())
-
-
-def split_inputs(layer: Linear, num_heads: int) -> Linear:
-    """Fill up each head's columns of the output weight (C, H*D): (C, H*D')."""
-    outputs, inputs = layer.weight.shape
-    width = inputs // num_heads
-    padding = round_up(width) - width
-    if padding == 0:
-        return layer
-    weight = np.pad(layer.weight.reshape(outputs, num_heads, width), ((0, 0), (0, 0), (0, padding)))
-    return Linear(weight.reshape(outputs, -1), layer.bias)

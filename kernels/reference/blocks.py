@@ -96,6 +96,7 @@ class HeadWeights(NamedTuple):
     output: Linear  # (labels, C)
 
 
+LARGEST_SHARD = 384  # tokens that are computed at once
 HEAD_ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {"tanh": np.tanh, "gelu": gelu, "relu": relu}
 
 
