@@ -13,7 +13,7 @@ from typing import Any
 
 from numba import cuda, float32, int32
 
-from .primitives import SIMULATED, dots, load, scaled, store, weighted_sum, zeros
+from .primitives import ALIGNMENT, SIMULATED, dots, load, scaled, store, weighted_sum, zeros
 
 QUERIES, KEYS = (8, 8) if SIMULATED else (64, 32)
 AT_ONCE = 4  # keys whose scores are computed together; the four chains of sums do not wait for each other
@@ -41,8 +41,8 @@ def make_attention(head_width: int, has_bias: bool) -> Any:
         key_value: Any, key_column: int, value_column: int, key_value_stride: int,
         query_offsets: Any, key_offsets: Any, scale: float, bias: Any, positions: int, out: Any, out_stride: int,
     ) -> None:  # fmt: skip
-        keys = cuda.shared.array(tile, float32)  # the simulator wants a line for each
-        values = cuda.shared.array(tile, float32)
+        keys = cuda.shared.array(tile, float32, alignment=ALIGNMENT)  # the simulator wants a line for each
+        values = cuda.shared.array(tile, float32, alignment=ALIGNMENT)
         thread, head, pair = int32(cuda.threadIdx.x), int32(cuda.blockIdx.y), int32(cuda.blockIdx.z)
         first_query, first_key = query_offsets[pair], key_offsets[pair]
         queries, length = query_offsets[pair + 1] - first_query, key_offsets[pair + 1] - first_key

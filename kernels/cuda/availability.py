@@ -1,6 +1,7 @@
 """Whether this machine can compute on a GPU, and if not, what is missing and how to get it."""
 
 import contextlib
+import importlib.util
 
 from numba import cuda
 
@@ -17,6 +18,8 @@ def find_problem(precision: str) -> str | None:
     ----------
     precision : {"float32", "bfloat16"}
     """
+    if importlib.util.find_spec("numba_cuda") is None:  # Numba's own numba.cuda is older, and cannot align memory
+        return f"numba-cuda is not installed; {INSTALL}"
     if SIMULATED:
         return None
     if not _has_compiler():

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..fusing import fuse_attention
 from ..parameters import LayerNorm, Linear
 from .attention import QUERIES, make_attention
-from .elementwise import ROWS, embed, gather, normalize
+from .elementwise import ROWS, THREADS, embed, gather, normalize
 from .fragments import WARP_COLUMNS, WARP_ROWS
 from .linear import (
     ADD,
@@ -46,7 +46,6 @@ from .packing import (
     round_up,
     upload,
 )
-from .primitives import LANES
 from .workspace import Rows, Workspace, make_team
 
 __all__ = ["Workspace", "make_team"]  # the backend's, beside the blocks below
@@ -188,7 +187,7 @@ def embedding(
         )
     norm, tokens = weights.norm, workspace.send("tokens", ids, type_ids, position_ids)
     x = workspace.take("x", len(ids), norm.stride)
-    embed[_row_blocks(x), ROWS * LANES, workspace.stream](
+    embed[_row_blocks(x), THREADS, workspace.stream](
         tokens, len(ids), weights.word, weights.place, weights.positions,
         norm.gain, norm.bias, norm.eps, norm.width, norm.stride, x.data,
     )  # fmt: skip
@@ -299,7 +298,7 @@ def _linear(a: Rows, layer: PackedLinear, finish: str, out: Rows, workspace: Wor
 
 
 def _normalize(x: Rows, norm: PackedNorm, workspace: Workspace) -> None:
-    normalize[_row_blocks(x), ROWS * LANES, workspace.stream](
+    normalize[_row_blocks(x), THREADS, workspace.stream](
         x.data, norm.gain, norm.bias, norm.eps, norm.width, norm.stride
     )
 

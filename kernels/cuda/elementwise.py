@@ -5,24 +5,27 @@ from typing import Any
 
 from numba import cuda, float32, int32
 
-from .primitives import LANES, SIMULATED, lane_sum
+from .primitives import LANES, SIMULATED, device_function, lane_sum
 
 ROWS = 2 if SIMULATED else 4  # of a block
+THREADS = ROWS * LANES
 
 
-@cuda.jit(device=True, inline="always")
+@device_function
 def _normalize_row(x: Any, at: int, gain: Any, bias: Any, eps: float, width: int, stride: int) -> None:
     """Replace a row by its LayerNorm; columns from `width` to `stride` become 0."""
-    lane = int32(cuda.threadIdx.x) % LANES
+    scratch = cuda.shared.array(THREADS, float32)
+    thread = int32(cuda.threadIdx.x)
+    lane = thread % LANES
     total = float32(0)
     for i in range(lane, width, LANES):
         total += x[at + i]
-    mean = lane_sum(total) / float32(width)
+    mean = lane_sum(total, thread, scratch) / float32(width)
     total = float32(0)
     for i in range(lane, width, LANES):
         centred = x[at + i] - mean
         total += centred * centred
-    inverse = float32(1) / math.sqrt(lane_sum(total) / float32(width) + float32(eps))
+    inverse = float32(1) / math.sqrt(lane_sum(total, thread, scratch) / float32(width) + float32(eps))
     for i in range(lane, stride, LANES):
         x[at + i] = (x[at + i] - mean) * inverse * gain[i] + bias[i]  # beyond the width, gain and bias are 0
 
@@ -35,7 +38,7 @@ def embed(
     """Write the normalised sum of word vector and place vector of each token.
 
     tokens: ids, token types, positions, `count` of each, int32; word, place: tables with rows of `stride`, the latter
-    with `positions` rows for each token type; x: (count, stride). A grid of count / ROWS blocks of ROWS * LANES
+    with `positions` rows for each token type; x: (count, stride). A grid of count / ROWS blocks of THREADS
     threads.
     """
     lane, row = int32(cuda.threadIdx.x) % LANES, int32(cuda.blockIdx.x) * ROWS + int32(cuda.threadIdx.x) // LANES

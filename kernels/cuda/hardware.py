@@ -156,6 +156,17 @@ def zeros(typingctx: Any, count: Any) -> Any:
 
 
 @intrinsic
+def joined(typingctx: Any, a: Any, b: Any) -> Any:
+    """See primitives.py."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        both = _unpack(builder, args[0], sig.args[0]) + _unpack(builder, args[1], sig.args[1])
+        return cgutils.pack_array(builder, both)
+
+    return types.UniTuple(a.dtype, len(a) + len(b))(a, b), codegen
+
+
+@intrinsic
 def round_pairs(typingctx: Any, values: Any) -> Any:
     """See primitives.py."""
 
@@ -225,12 +236,12 @@ def weighted_sum(typingctx: Any, sums: Any, factor: Any, weights: Any, array: An
 
 
 @intrinsic
-def multiply_fragments(typingctx: Any, a: Any, a_at: Any, b: Any, b_at: Any, stride: Any, sums: Any) -> Any:
+def multiply_fragments(typingctx: Any, a: Any, a_at: Any, b: Any, b_at: Any, stride: Any, lane: Any, sums: Any) -> Any:
     """See primitives.py. The positions are those of the words (group, member) of the lane (fragments.py)."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         stride = sig.args[4].literal_value
-        totals = _unpack(builder, args[5], sig.args[5])
+        totals = _unpack(builder, args[6], sig.args[6])
 
         def words(array_type: Any, array: Any, at: Any, first_row: int, places: Any) -> list[Any]:
             pointer = _pointer(context, builder, array_type, array, at)
@@ -247,11 +258,16 @@ def multiply_fragments(typingctx: Any, a: Any, a_at: Any, b: Any, b_at: Any, str
         return cgutils.pack_array(builder, totals)
 
     assert len(sums) == SUMS
-    return sums(a, index, b, index, stride, sums), codegen
+    return sums(a, index, b, index, stride, index, sums), codegen
 
 
-@cuda.jit(device=True, inline="always")
-def lane_sum(value: Any) -> Any:
+def device_function(function: Callable[..., Any]) -> Any:
+    """See primitives.py."""
+    return cuda.jit(device=True, inline="always")(function)
+
+
+@device_function
+def lane_sum(value: Any, thread: int, scratch: Any) -> Any:
     """See primitives.py. A butterfly: the same tree of sums whichever lane asks."""
     distance = LANES // 2
     while distance > 0:

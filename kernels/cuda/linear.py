@@ -20,7 +20,10 @@ from numba import cuda, float32, int32
 
 from .fragments import SUMS, WARP_COLUMNS, WARP_ROWS
 from .primitives import (
+    ALIGNMENT,
     SIMULATED,
+    device_function,
+    joined,
     load,
     load_rows,
     multiply_fragments,
@@ -47,27 +50,27 @@ NONE, ADD, GELU, TANH, RELU = "none", "add", "gelu", "tanh", "relu"
 HALF_ROOT = math.sqrt(0.5)
 
 
-@cuda.jit(device=True, inline="always")
+@device_function
 def _same(value: Any, old: Any) -> Any:
     return value
 
 
-@cuda.jit(device=True, inline="always")
+@device_function
 def _add(value: Any, old: Any) -> Any:
     return value + old
 
 
-@cuda.jit(device=True, inline="always")
+@device_function
 def _gelu(value: Any, old: Any) -> Any:
     return value * float32(0.5) * (float32(1) + math.erf(value * float32(HALF_ROOT)))
 
 
-@cuda.jit(device=True, inline="always")
+@device_function
 def _tanh(value: Any, old: Any) -> Any:
     return math.tanh(value)
 
 
-@cuda.jit(device=True, inline="always")
+@device_function
 def _relu(value: Any, old: Any) -> Any:
     return max(value, float32(0)) if value == value else value  # NaN stays NaN
 
@@ -105,8 +108,8 @@ def make_linear(finish_name: str, down: int = THREADS_DOWN, across: int = THREAD
     def linear(
         a: Any, weight: Any, first_column: int, weight_stride: int, bias: Any, out: Any, out_stride: int, depth: int
     ) -> None:
-        a_tiles = cuda.shared.array(both_a, float32)  # the simulator wants a line for each
-        b_tiles = cuda.shared.array(both_b, float32)
+        a_tiles = cuda.shared.array(both_a, float32, alignment=ALIGNMENT)  # the simulator wants a line for each
+        b_tiles = cuda.shared.array(both_b, float32, alignment=ALIGNMENT)
         thread = int32(cuda.threadIdx.x)
         row, column = int32(cuda.blockIdx.y) * rows, int32(cuda.blockIdx.x) * columns
         # The vectors that this thread copies: of 4 numbers along K from rows of A, of 4 along N from rows of the weight
@@ -131,7 +134,7 @@ def make_linear(finish_name: str, down: int = THREADS_DOWN, across: int = THREAD
             for step in range(DEPTH):
                 a_values = load(a_tiles, a_tile + step * a_stride + own_row, 8)
                 b_from = b_tile + step * columns + own_column
-                b_values = load(b_tiles, b_from, 4) + load(b_tiles, b_from + half, 4)
+                b_values = joined(load(b_tiles, b_from, 4), load(b_tiles, b_from + half, 4))
                 sums = outer_product(a_values, b_values, sums)
             buffer = int32(1) - buffer
         finished = cuda.local.array(THREAD_SUMS, float32)
@@ -141,13 +144,13 @@ def make_linear(finish_name: str, down: int = THREADS_DOWN, across: int = THREAD
             at = (row + own_row + group // 2) * out_stride + to_column
             values, biases = load(finished, 4 * group, 4), load(bias, first_column + to_column, 4)
             old = load(out, at, 4) if adds else biases
-            result = (
+            finished_row = (
                 finish(values[0] + biases[0], old[0]),
                 finish(values[1] + biases[1], old[1]),
                 finish(values[2] + biases[2], old[2]),
                 finish(values[3] + biases[3], old[3]),
             )
-            store(out, at, result)
+            store(out, at, finished_row)
 
     return linear
 
@@ -170,8 +173,8 @@ def make_tensor_core_linear(finish_name: str, down: int = WARPS_DOWN, across: in
     def tensor_core_linear(
         a: Any, weight: Any, first_column: int, weight_stride: int, bias: Any, out: Any, out_stride: int, depth: int
     ) -> None:
-        a_tiles = cuda.shared.array(both_a, int32)  # the simulator wants a line for each
-        b_tiles = cuda.shared.array(both_b, int32)
+        a_tiles = cuda.shared.array(both_a, int32, alignment=ALIGNMENT)  # the simulator wants a line for each
+        b_tiles = cuda.shared.array(both_b, int32, alignment=ALIGNMENT)
         thread = int32(cuda.threadIdx.x)
         words = depth // 2
         row, column = int32(cuda.blockIdx.y) * rows, int32(cuda.blockIdx.x) * columns
@@ -183,7 +186,7 @@ def make_tensor_core_linear(finish_name: str, down: int = WARPS_DOWN, across: in
         a_next = round_pairs(load_rows(a, a_at, a_step * depth, a_vectors))
         b_next = load_rows(weight, b_at, b_step * words, b_vectors)
         # The sums of its warp, and its place in the warp
-        warp, group, member = thread // 32, thread % 32 // 4, thread % 4
+        warp, lane, group, member = thread // 32, thread % 32, thread % 32 // 4, thread % 4
         own_row, own_column = warp // across * WARP_ROWS, warp % across * WARP_COLUMNS
         a_own, b_own = (own_row + group) * STRIDE_WORDS + member, (own_column + group) * STRIDE_WORDS + member
         sums = zeros(SUMS)
@@ -198,7 +201,7 @@ def make_tensor_core_linear(finish_name: str, down: int = WARPS_DOWN, across: in
                 b_next = load_rows(weight, b_at + k + DEPTH_WORDS, b_step * words, b_vectors)
             for step in range(0, DEPTH_WORDS, 8):
                 a_from, b_from = a_tile + a_own + step, b_tile + b_own + step
-                sums = multiply_fragments(a_tiles, a_from, b_tiles, b_from, STRIDE_WORDS, sums)
+                sums = multiply_fragments(a_tiles, a_from, b_tiles, b_from, STRIDE_WORDS, lane, sums)
             buffer = int32(1) - buffer
         finished = cuda.local.array(SUMS, float32)
         store(finished, 0, sums)

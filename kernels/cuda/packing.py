@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import cuda
+from numba.cuda.cudadrv.driver import CudaAPIError
 from numpy import float32, int32
 from numpy.typing import NDArray
 
@@ -55,9 +56,23 @@ def fill_up(array: NDArray[Any], *shape: int) -> NDArray[Any]:
     return result
 
 
-def upload(array: NDArray[Any]) -> DeviceArray:
-    """Copy to GPU memory, flat."""
-    return cuda.to_device(np.ascontiguousarray(array).ravel())
+def upload(array: NDArray[Any], stream: Any = 0) -> DeviceArray:
+    """Copy to GPU memory, flat.
+
+    Raises
+    ------
+    MemoryError
+        When there is no room for it.
+    """
+    try:
+        return cuda.to_device(np.ascontiguousarray(array).ravel(), stream=stream)
+    except CudaAPIError as error:
+        if "OUT_OF_MEMORY" not in str(error):
+            raise
+        raise MemoryError(
+            f"GPU memory: found no room for {array.nbytes / 2**20:.0f} MiB more; use a smaller batch_size or model, or"
+            " end other programs that use the GPU"
+        ) from error
 
 
 def pack_linear(layer: Linear, precision: str) -> PackedLinear:

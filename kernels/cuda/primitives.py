@@ -14,24 +14,30 @@ load_rows           (array, at, stride, count): 4 elements from each of `count` 
 store_rows          (array, at, stride, values, count): the same number of values to each of `count` rows
 store_columns       (array, at, column_stride, stride, values): values by fours, each four down a column
 zeros               (count): floats
+joined              (a, b): the values of both
 round_pairs         (values): floats rounded to bfloat16, two in a word of 32 bits, the earlier in the lower half
 scaled              (values, factor)
 outer_product       (a, b, sums): sums + a[i] * b[j], row by row
 dots                (query, array, at, stride, count): products of a vector with `count` rows of an array
 weighted_sum        (sums, factor, weights, array, at, stride): sums * factor + weights[i] * row i of an array
-multiply_fragments  (a, a_at, b, b_at, stride, sums): a warp's 64 x 32 sums + 64 x 16 words of a by 32 x 16 of b
-lane_sum            (value): the sum over LANES neighbouring threads; all threads of the block must call it
+multiply_fragments  (a, a_at, b, b_at, stride, lane, sums): a warp's 64 x 32 sums + 64 x 8 words of a by 32 x 8 of b
+device_function     a decorator: functions that kernels of the same file call
+lane_sum            (value, thread, scratch): the sum over LANES neighbouring threads. All threads of the block must
+                    call it; scratch is shared memory for a number of each, needed where there are no shuffles
 ==================  ====================================================================================================
 """
 
 from numba import config
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
+ALIGNMENT = None if SIMULATED else 16  # bytes, of shared memory: what `load` and `store` move at once
 
 if SIMULATED:
     from .simulated import (
         LANES,
+        device_function,
         dots,
+        joined,
         lane_sum,
         load,
         load_rows,
@@ -48,7 +54,9 @@ if SIMULATED:
 else:
     from .hardware import (
         LANES,
+        device_function,
         dots,
+        joined,
         lane_sum,
         load,
         load_rows,
@@ -64,9 +72,12 @@ else:
     )
 
 __all__ = [
+    "ALIGNMENT",
     "LANES",
     "SIMULATED",
+    "device_function",
     "dots",
+    "joined",
     "lane_sum",
     "load",
     "load_rows",

@@ -7,7 +7,7 @@ from numba import cuda
 from numpy import float32, int32
 from numpy.typing import NDArray
 
-from .packing import DeviceArray, round_up_rows
+from .packing import DeviceArray, round_up_rows, upload
 
 
 class Rows(NamedTuple):
@@ -34,7 +34,7 @@ class Workspace:
         """Return room for `length` rows. Columns that no kernel ever writes are 0."""
         size = round_up_rows(length) * stride
         if name not in self._arrays or self._arrays[name].size < size:
-            self._arrays[name] = cuda.to_device(np.zeros(size, float32), stream=self.stream)
+            self._arrays[name] = upload(np.zeros(size, float32), self.stream)
         return Rows(self._arrays[name], length, stride)
 
     def send(self, name: str, *parts: NDArray[Any]) -> DeviceArray:
