@@ -1,7 +1,6 @@
 """The blocks of the CPU backend against the reference, on models of odd sizes; and both backends' signatures."""
 
 import inspect
-import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -11,33 +10,9 @@ import pytest
 pytest.importorskip("numba", reason="the CPU backend needs Numba")
 from numbert.engine.backend import Backend
 from numbert.engine.encoder import forward, pack
-from numbert.engine.tokenization import TokenBatch
 from numbert.kernels.cpu import blocks as cpu
 from numbert.kernels.reference import blocks as reference
-from numbert.loaders import bert, mpnet
-from numbert.loaders.encoder_names import tensor_table
-from numbert.loaders.spec import ModelSpec
-
-
-def make_spec(hidden, heads, inner, layers, labels) -> ModelSpec:
-    return ModelSpec("bert", 97, hidden, layers, heads, inner, 64, 2, 1e-12, labels, embedding_size=hidden)
-
-
-def random_weights(rng, spec: ModelSpec) -> dict[str, np.ndarray]:
-    """Weights of a scale that keeps every activation near 1, so that errors show."""
-    weights = {}
-    for name, (_, shape) in tensor_table(spec, mpnet.NAMES if spec.relative_buckets else bert.NAMES).items():
-        scale = 1 / math.sqrt(shape[-1]) if len(shape) == 2 and "embedding" not in name else 1.0
-        weights[name] = (rng.standard_normal(shape) * scale).astype(np.float32)
-    return weights
-
-
-def random_batch(rng, spec: ModelSpec, lengths: list[int]) -> TokenBatch:
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    ids, types = rng.integers(0, spec.vocab_size, offsets[-1]), rng.integers(0, 2, offsets[-1])
-    positions = np.concatenate([np.arange(length) for length in lengths])
-    return TokenBatch(ids.astype(np.int32), types.astype(np.int32), positions.astype(np.int32), offsets)
-
+from random_models import make_spec, random_batch, random_weights
 
 SIZES = [(312, 12, 100, 2, 3), (48, 3, 97, 1, 1), (384, 12, 1536, 2, 1), (10, 5, 3, 3, 7), (128, 2, 64, 2, 2)]
 
