@@ -156,17 +156,6 @@ def zeros(typingctx: Any, count: Any) -> Any:
 
 
 @intrinsic
-def joined(typingctx: Any, a: Any, b: Any) -> Any:
-    """See primitives.py."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        both = _unpack(builder, args[0], sig.args[0]) + _unpack(builder, args[1], sig.args[1])
-        return cgutils.pack_array(builder, both)
-
-    return types.UniTuple(a.dtype, len(a) + len(b))(a, b), codegen
-
-
-@intrinsic
 def round_pairs(typingctx: Any, values: Any) -> Any:
     """See primitives.py."""
 
@@ -190,16 +179,25 @@ def scaled(typingctx: Any, values: Any, factor: Any) -> Any:
 
 
 @intrinsic
-def outer_product(typingctx: Any, a: Any, b: Any, sums: Any) -> Any:
+def outer_products(
+    typingctx: Any, a: Any, a_at: Any, a_stride: Any, b: Any, b_at: Any, b_stride: Any, half: Any, steps: Any, sums: Any
+) -> Any:
     """See primitives.py."""
+    a_step, b_step, apart = a_stride.literal_value, b_stride.literal_value, half.literal_value
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        a_values, b_values, totals = (_unpack(builder, arg, kind) for arg, kind in zip(args, sig.args, strict=True))
-        products = [(x, y) for x in a_values for y in b_values]
-        added = [_multiply_add(builder, x, y, total) for (x, y), total in zip(products, totals, strict=True)]
-        return cgutils.pack_array(builder, added)
+        a_pointer = _pointer(context, builder, sig.args[0], args[0], args[1])
+        b_pointer = _pointer(context, builder, sig.args[3], args[3], args[4])
+        totals = _unpack(builder, args[8], sig.args[8])
+        for step in range(steps.literal_value):
+            a_values = _load(builder, _moved(builder, a_pointer, step * a_step), 8)
+            b_values = _load(builder, _moved(builder, b_pointer, step * b_step), 4)
+            b_values += _load(builder, _moved(builder, b_pointer, step * b_step + apart), 4)
+            products = [(x, y) for x in a_values for y in b_values]
+            totals = [_multiply_add(builder, x, y, total) for (x, y), total in zip(products, totals, strict=True)]
+        return cgutils.pack_array(builder, totals)
 
-    return sums(a, b, sums), codegen
+    return sums(a, index, a_stride, b, index, b_stride, half, steps, sums), codegen
 
 
 @intrinsic

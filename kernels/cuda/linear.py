@@ -23,11 +23,10 @@ from .primitives import (
     ALIGNMENT,
     SIMULATED,
     device_function,
-    joined,
     load,
     load_rows,
     multiply_fragments,
-    outer_product,
+    outer_products,
     round_pairs,
     store,
     store_columns,
@@ -41,6 +40,7 @@ WARPS_DOWN, WARPS_ACROSS = (1, 1) if SIMULATED else (2, 2)  # bfloat16
 PER_THREAD = 8  # rows, and columns, of the sums of a thread in float32
 THREAD_SUMS = PER_THREAD * PER_THREAD
 DEPTH = 16  # of the inner size in a step of float32
+UNROLL = 8  # of these, in one turn of the inner loop
 DEPTH_WORDS = 16  # the same for bfloat16, in words of two numbers
 # Words from row to row in shared memory: 20 rows * 8 groups + 4 members meet each of the 32 banks once.
 STRIDE_WORDS = 20
@@ -131,11 +131,9 @@ def make_linear(finish_name: str, down: int = THREADS_DOWN, across: int = THREAD
             if k + DEPTH < depth:
                 a_next = load_rows(a, a_at + k + DEPTH, a_step * depth, a_vectors)
                 b_next = load_rows(weight, b_at + (k + DEPTH) * weight_stride, b_step * weight_stride, b_vectors)
-            for step in range(DEPTH):
-                a_values = load(a_tiles, a_tile + step * a_stride + own_row, 8)
-                b_from = b_tile + step * columns + own_column
-                b_values = joined(load(b_tiles, b_from, 4), load(b_tiles, b_from + half, 4))
-                sums = outer_product(a_values, b_values, sums)
+            for step in range(0, DEPTH, UNROLL):
+                a_from, b_from = a_tile + step * a_stride + own_row, b_tile + step * columns + own_column
+                sums = outer_products(a_tiles, a_from, a_stride, b_tiles, b_from, columns, half, UNROLL, sums)
             buffer = int32(1) - buffer
         finished = cuda.local.array(THREAD_SUMS, float32)
         store(finished, 0, sums)

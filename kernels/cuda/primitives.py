@@ -14,10 +14,10 @@ load_rows           (array, at, stride, count): 4 elements from each of `count` 
 store_rows          (array, at, stride, values, count): the same number of values to each of `count` rows
 store_columns       (array, at, column_stride, stride, values): values by fours, each four down a column
 zeros               (count): floats
-joined              (a, b): the values of both
 round_pairs         (values): floats rounded to bfloat16, two in a word of 32 bits, the earlier in the lower half
 scaled              (values, factor)
-outer_product       (a, b, sums): sums + a[i] * b[j], row by row
+outer_products      (a, a_at, a_stride, b, b_at, b_stride, half, steps, sums): 8 x 8 sums + a[i] * b[j] for each of
+                    `steps` rows, of 8 neighbours in a, and 4 in b and 4 more `half` a row on
 dots                (query, array, at, stride, count): products of a vector with `count` rows of an array
 weighted_sum        (sums, factor, weights, array, at, stride): sums * factor + weights[i] * row i of an array
 multiply_fragments  (a, a_at, b, b_at, stride, lane, sums): a warp's 64 x 32 sums + 64 x 8 words of a by 32 x 8 of b
@@ -37,12 +37,11 @@ if SIMULATED:
         LANES,
         device_function,
         dots,
-        joined,
         lane_sum,
         load,
         load_rows,
         multiply_fragments,
-        outer_product,
+        outer_products,
         round_pairs,
         scaled,
         store,
@@ -56,12 +55,11 @@ else:
         LANES,
         device_function,
         dots,
-        joined,
         lane_sum,
         load,
         load_rows,
         multiply_fragments,
-        outer_product,
+        outer_products,
         round_pairs,
         scaled,
         store,
@@ -77,12 +75,11 @@ __all__ = [
     "SIMULATED",
     "device_function",
     "dots",
-    "joined",
     "lane_sum",
     "load",
     "load_rows",
     "multiply_fragments",
-    "outer_product",
+    "outer_products",
     "round_pairs",
     "scaled",
     "store",

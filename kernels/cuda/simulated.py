@@ -54,11 +54,6 @@ def zeros(count: int) -> Values:
     return np.zeros(count, np.float32)
 
 
-def joined(a: Values, b: Values) -> Values:
-    """See primitives.py."""
-    return np.concatenate([a, b])
-
-
 def round_pairs(values: Values) -> Values:
     """See primitives.py."""
     bits = values.view(np.uint32)
@@ -71,9 +66,15 @@ def scaled(values: Values, factor: Any) -> Values:
     return values * np.float32(factor)
 
 
-def outer_product(a: Values, b: Values, sums: Values) -> Values:
+def outer_products(
+    a: Any, a_at: int, a_stride: int, b: Any, b_at: int, b_stride: int, half: int, steps: int, sums: Values
+) -> Values:
     """See primitives.py."""
-    return sums + np.multiply.outer(a, b).ravel()
+    for step in range(steps):
+        b_from = b_at + step * b_stride
+        b_values = np.concatenate([load(b, b_from, 4), load(b, b_from + half, 4)])
+        sums = sums + np.multiply.outer(load(a, a_at + step * a_stride, 8), b_values).ravel()
+    return sums
 
 
 def _rows(array: Any, at: int, stride: int, count: int, width: int) -> Values:
