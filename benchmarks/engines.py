@@ -103,16 +103,16 @@ def numbert_engine(folder: Path, threads: int, max_length: int, mode: Mode) -> E
 
 
 def sentence_transformers_engines(
-    folder: Path, threads: int, max_length: int, precisions: Collection[str]
+    folder: Path, threads: int, max_length: int, precisions: Collection[str], device: str = "cpu"
 ) -> Iterator[Engine]:
-    """Load sentence-transformers, which computes with torch; int8 is torch's dynamic quantization."""
+    """Load sentence-transformers, which computes with torch; int8 is torch's dynamic quantization, on the CPU only."""
     library, torch = importlib.import_module("sentence_transformers"), importlib.import_module("torch")
     torch.set_num_threads(threads)
     for precision in PRECISIONS:
         if precision not in precisions:
             continue
         model = library.CrossEncoder(
-            str(folder), device="cpu", max_length=max_length, activation_fn=torch.nn.Identity(),
+            str(folder), device=device, max_length=max_length, activation_fn=torch.nn.Identity(),
             model_kwargs={"dtype": "bfloat16" if precision == "bfloat16" else "float32"},
         )  # fmt: skip
         if precision == "int8":
@@ -122,7 +122,7 @@ def sentence_transformers_engines(
             logits = model.predict(
                 pairs, batch_size=setting.batch_size, show_progress_bar=False, convert_to_tensor=True
             )
-            return _as_rows(logits.float().numpy())
+            return _as_rows(logits.float().cpu().numpy())
 
         yield Engine(f"sentence-transformers {precision}", precision, can_split=False, score=score)
 

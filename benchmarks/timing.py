@@ -44,9 +44,11 @@ class Timing(NamedTuple):
         return statistics.median(own / base for own, base in zip(self.seconds, other.seconds, strict=True))
 
 
-def time_job(engines: Sequence[Engine], job: Job, rounds: int) -> list[Timing]:
+def time_job(
+    engines: Sequence[Engine], job: Job, rounds: int, batch_sizes: Sequence[int] = BATCH_SIZES
+) -> list[Timing]:
     """Find each engine's setting, then let the engines take turns."""
-    timings = [Timing(setting, []) for setting in fastest_settings(engines, job)]
+    timings = [Timing(setting, []) for setting in fastest_settings(engines, job, batch_sizes)]
     for number in range(rounds):
         progress(f"round {number + 1} of {rounds}, pairs: {len(job.pairs)}")
         for engine, timing in zip(engines, timings, strict=True):
@@ -54,9 +56,9 @@ def time_job(engines: Sequence[Engine], job: Job, rounds: int) -> list[Timing]:
     return timings
 
 
-def fastest_settings(engines: Sequence[Engine], job: Job) -> list[Setting]:
+def fastest_settings(engines: Sequence[Engine], job: Job, batch_sizes: Sequence[int]) -> list[Setting]:
     """Try the settings in turns, engine after engine, TRIALS times; the best turn of each counts."""
-    times = [dict.fromkeys(_settings(engine, len(job.pairs)), math.inf) for engine in engines]
+    times = [dict.fromkeys(_settings(engine, len(job.pairs), batch_sizes), math.inf) for engine in engines]
     for _ in range(TRIALS):
         for engine, own in zip(engines, times, strict=True):
             best = min(own.values())
@@ -68,9 +70,9 @@ def fastest_settings(engines: Sequence[Engine], job: Job) -> list[Setting]:
     return [min(own, key=own.__getitem__) for own in times]
 
 
-def _settings(engine: Engine, pairs: int) -> list[Setting]:
+def _settings(engine: Engine, pairs: int, batch_sizes: Sequence[int]) -> list[Setting]:
     """List the settings that can make a difference for so many pairs."""
-    sizes = sorted({min(size, pairs) for size in BATCH_SIZES})
+    sizes = sorted({min(size, pairs) for size in batch_sizes})
     shared = [Setting(size, split=False) for size in sizes]
     split = [Setting(size, split=True) for size in sizes if size < pairs]
     return shared + split if engine.can_split else shared

@@ -11,6 +11,7 @@ pytest.importorskip("numba", reason="the CPU backend needs Numba")
 from numbert.engine.backend import Backend
 from numbert.engine.encoder import forward, pack
 from numbert.kernels.cpu import blocks as cpu
+from numbert.kernels.cuda import blocks as cuda
 from numbert.kernels.reference import blocks as reference
 from random_models import make_spec, random_batch, random_weights
 
@@ -92,10 +93,11 @@ def test_a_workspace_carries_nothing_from_one_shard_to_the_next(rng):
         assert (forward(encoder, batch, cpu, workspace) == expected).all()
 
 
-@pytest.mark.parametrize("backend", [cpu, reference])
+@pytest.mark.parametrize("backend", [cpu, cuda, reference])
 def test_backends_offer_the_same_blocks_with_the_same_parameters(backend):
     methods = [name for name in vars(Backend) if not name.startswith("_")]
     assert "attention_block" in methods
+    assert isinstance(backend.LARGEST_SHARD, int)
     for name in methods:
         expected = list(inspect.signature(getattr(Backend, name)).parameters)[1:]  # without self
         assert list(inspect.signature(getattr(backend, name)).parameters) == expected, name

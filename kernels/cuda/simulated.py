@@ -5,7 +5,8 @@ lanes, as its threads are slow; `multiply_fragments` computes a lane's sums from
 """
 
 import threading
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,10 @@ from numpy.typing import NDArray
 from .fragments import PLACES
 
 LANES = 4
-F = TypeVar("F")
 Values = NDArray[Any]  # a thread's own numbers, tuples on hardware; NumPy's arrays are faster here
 
 
-def device_function(function: F) -> F:
+def device_function(function: Callable[..., Any]) -> Any:
     """See primitives.py. (The simulator's own way costs 0.1 ms a call.)"""
     return function
 
@@ -27,7 +27,7 @@ def load(array: Any, at: int, count: int) -> Values:
     return np.array(array[at : at + count])
 
 
-def store(array: Any, at: int, values: Values) -> None:
+def store(array: Any, at: int, values: Any) -> None:
     """See primitives.py."""
     array[at : at + len(values)] = values
 
