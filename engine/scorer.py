@@ -168,7 +168,7 @@ class Scorer:
                     raise
 
             try:
-                return np.concatenate(self._workers.map(run, members))
+                return np.concatenate(self._workers.map_together(run, members))
             except BaseException as error:
                 cause = failures[0] if failures else error
                 members[0].leave()  # for a member that has not begun, and now never will
