@@ -33,7 +33,8 @@ PHASES = {
     "feed_forward": "feed-forward, residual, norm",
     "head": "head",
 }
-OF_THE_SCORER = ("tokenize", "make_shards", "lay_out", "forward")
+PREPARATION = ("tokenize", "make_shards", "lay_out")
+OF_THE_SCORER = (*PREPARATION, "forward")
 
 
 class Phase(NamedTuple):
@@ -51,8 +52,8 @@ class Stopwatch:
     Parameters
     ----------
     num_threads : int
-        Threads of the model. What the thread that asks for scores does itself counts so many times: the others have
-        no work meanwhile.
+        Threads of the model. What the thread that asks for scores prepares counts so many times: the others have no
+        work meanwhile.
     """
 
     def __init__(self, num_threads: int) -> None:
@@ -67,7 +68,8 @@ class Stopwatch:
             start = time.perf_counter()
             result = function(*arguments, **named)
             seconds = time.perf_counter() - start
-            weight = self._num_threads if threading.get_ident() == self._caller else 1
+            prepares = threading.get_ident() == self._caller and name in PREPARATION
+            weight = self._num_threads if prepares else 1
             self._notes.append((name, weight * seconds))
             return result
 

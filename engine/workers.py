@@ -67,9 +67,7 @@ class Workers:
                 future.cancel()
             raise
 
-    def _submit(
-        self, function: Callable[[Task], Result], tasks: Sequence[Task], futures: list[Future[Result]]
-    ) -> None:
+    def _submit(self, function: Callable[[Task], Result], tasks: Sequence[Task], futures: list[Future[Result]]) -> None:
         """Queue tasks, next to each other, and append what will be their results."""
         with self._lock:
             if self._executor is None:

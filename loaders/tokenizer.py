@@ -22,6 +22,9 @@ CLASSES_OF_VOCABULARY = ("Bert", "Electra", "DistilBert", "PreTrained")  # the l
 CLASSES_WITHOUT_TYPES = ("Roberta", "XLMRoberta", "Camembert", "MPNet", "DistilBert")
 
 
+FEW_TEXTS = 4
+
+
 class PairTemplate(NamedTuple):
     """What surrounds the two texts of a pair: for BERT ``[CLS] query [SEP] passage [SEP]``, types 0 0 0 1 1."""
 
@@ -47,8 +50,14 @@ class PairTokenizer(NamedTuple):
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Return the token ids of each text, without special tokens, not truncated. Safe in any number of threads."""
-        encodings = _guard(self.path, lambda: self.tokenizer.encode_batch_fast(texts, add_special_tokens=False))
-        return [encoding.ids for encoding in encodings]
+        # The library shares a batch out among threads. For a few texts, waking those would take longer than the texts.
+        batches = [[text] for text in texts] if len(texts) <= FEW_TEXTS else [texts]
+
+        def encode() -> list[list[int]]:
+            encoded = (self.tokenizer.encode_batch_fast(batch, add_special_tokens=False) for batch in batches)
+            return [encoding.ids for batch in encoded for encoding in batch]
+
+        return _guard(self.path, encode)
 
 
 def load_tokenizer(folder: Path, vocab_size: int, num_token_types: int) -> PairTokenizer:

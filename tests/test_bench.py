@@ -90,7 +90,7 @@ def test_without_profile_no_kernel_is_wrapped(model, monkeypatch):
     assert bench(model, FEW, batch_size=32, rounds=1, with_phases=False).phases == []
 
 
-def test_notes_of_threads_add_up_and_those_of_the_caller_count_for_all():
+def test_notes_of_threads_add_up_and_what_the_caller_prepares_counts_for_all():
     watch = Stopwatch(num_threads=3)
     nothing = watch.wrap("nothing", lambda: None)
     threads = [threading.Thread(target=lambda: [nothing() for _ in range(500)]) for _ in range(4)]
@@ -100,8 +100,10 @@ def test_notes_of_threads_add_up_and_those_of_the_caller_count_for_all():
         thread.join()
     assert len(watch._notes) == 2000
     event = threading.Event()
-    watch.wrap("wait", event.wait)(0.02)
-    assert watch.seconds()["wait"] >= 3 * 0.02
+    watch.wrap("tokenize", event.wait)(0.02)  # meanwhile the others have nothing to do
+    watch.wrap("attend", event.wait)(0.02)  # here they compute, too
+    assert watch.seconds()["tokenize"] >= 3 * 0.02
+    assert 0.02 <= watch.seconds()["attend"] < 3 * 0.02
 
 
 def test_operations_of_one_layer_by_hand(model):
