@@ -62,10 +62,20 @@ def _accuracy(result: dict[str, Any]) -> str:
     rows = []
     for row in result["rows"]:
         compared = (
-            [f"{row['max']:.1e}", f"{row['tau']:.4f}", f"{row['ndcg_change']:+.4f}"] if "max" in row else [""] * 3
+            [f"{row['max']:.1e}", f"{row['rms']:.1e}", f"{row['tau']:.4f}", f"{row['ndcg_change']:+.4f}"]
+            if "max" in row
+            else [""] * 4
         )
         rows.append([row["model"], row["mode"], *compared, f"{row['ndcg']:.4f}"])
-    columns = ["model", "computed with", "max logit diff.", "Kendall's tau", "change of nDCG@10", "nDCG@10"]
+    columns = [
+        "model",
+        "computed with",
+        "max logit diff.",
+        "RMS logit diff.",
+        "Kendall's tau",
+        "change of nDCG@10",
+        "nDCG@10",
+    ]
     return f"Cranfield, {result['queries']} queries, 50 passages each.\n\n" + _markdown(columns, rows, texts=2)
 
 
