@@ -26,12 +26,14 @@ class Backend(Protocol):
     """The blocks that a backend offers; kernels/reference/blocks.py says what each computes.
 
     LARGEST_SHARD is how many tokens it computes best at once; a pair that is longer is a shard of its own.
+    SHARES_SHARDS tells whether several threads can compute one shard together.
 
     Weights and activations are the backend's own: whoever calls passes them on and looks at none but the logits.
     The precision in which weights are packed is one that `choose_precision` returned.
     """
 
     LARGEST_SHARD: int
+    SHARES_SHARDS: bool
 
     def pack_embedding(self, word: Array, position: Array, token_type: Array, norm: LayerNorm, precision: str) -> Any:
         """Prepare the embedding tables."""
@@ -55,7 +57,7 @@ class Backend(Protocol):
         """Prepare what attention adds to the scores of two tokens for their distance."""
 
     def make_team(self, size: int) -> list[Any]:
-        """Make the workspaces of up to `size` threads that compute a shard together, each some of its rows.
+        """Make the workspaces of `size` threads that compute a shard together, each some of its rows.
 
         All must run at once, each with the whole shard; their logits, one after the other, are those of its pairs.
         A member that fails must say so with the `leave` of its workspace. A team of one is a thread by itself.

@@ -15,11 +15,11 @@ FEWEST_ROWS = (
 def team_size(lengths: Sequence[int], num_threads: int, batch_size: int, largest: int) -> int:
     """Return how many threads should share one shard of all the pairs; 1 when pairs are enough for shards of their own.
 
-    A request of up to two full shards for each thread is shared out evenly, token by token: no thread is idle at the
+    A request of up to four full shards for each thread is shared out evenly, token by token: no thread is idle at the
     end, and each reads the weights once.
     """
     total = sum(lengths)
-    if total > 2 * num_threads * largest or len(lengths) > batch_size:
+    if total > 4 * num_threads * largest or len(lengths) > batch_size:
         return 1
     return max(min(num_threads, total // FEWEST_ROWS), 1)
 

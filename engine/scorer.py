@@ -140,7 +140,7 @@ class Scorer:
         special = self.tokenizer.template.num_special
         lengths = [len(first) + len(second) + special for first, second in tokens]
         size = team_size(lengths, self.num_threads, batch_size, self._ops.LARGEST_SHARD)
-        if size > 1:
+        if size > 1 and self._ops.SHARES_SHARDS:
             return self._run_as_team(self._lay_out(tokens), size)
         shards = make_shards(lengths, self.num_threads, batch_size, self._ops.LARGEST_SHARD)
 

@@ -51,6 +51,7 @@ from .workspace import Rows, Workspace, make_team
 __all__ = ["Workspace", "make_team"]  # the backend's, beside the blocks below
 Floats = NDArray[float32]
 LARGEST_SHARD = 16384  # tokens: enough blocks for every GPU of today, some 200 MB of activations for a model of 768
+SHARES_SHARDS = False
 HEAD_ACTIVATIONS = {"tanh": TANH, "gelu": GELU, "relu": RELU}
 HEAD_UNIT = 4  # heads are filled up to multiples: vectors of 128 bits
 GATHER_THREADS = 128
