@@ -63,3 +63,15 @@ print(model.device, any(name.startswith(("numba.cuda", "numba_cuda", "numbert.ke
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT.parent, env=os.environ, check=True
     )
     assert result.stdout.split() == ["cpu", "False"]
+
+
+def test_small_grids_are_no_reason_to_warn_unless_the_user_wants_it():
+    code = "import numbert.kernels.cuda.blocks, numba; print(numba.config.CUDA_LOW_OCCUPANCY_WARNINGS)"
+    found = []
+    for wish in ({}, {"NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS": "1"}):
+        result = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT.parent,
+            env=os.environ | wish, check=True,
+        )  # fmt: skip
+        found.append(result.stdout.strip())
+    assert found == ["0", "1"]

@@ -14,6 +14,7 @@ import os
 from typing import NamedTuple
 
 import numpy as np
+from numba import config
 from numpy import float32, int32, int64
 from numpy.typing import NDArray
 
@@ -55,6 +56,9 @@ SHARES_SHARDS = False
 HEAD_ACTIVATIONS = {"tanh": TANH, "gelu": GELU, "relu": RELU}
 HEAD_UNIT = 4  # heads are filled up to multiples: vectors of 128 bits
 GATHER_THREADS = 128
+if "NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS" not in os.environ:
+    # A small request is a small grid. Numba would warn of it at every launch, and nobody could do anything about it.
+    config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
 
 # ---- weights
 
