@@ -127,7 +127,7 @@ def test_reference_is_timed_and_cannot_be_profiled():
     facts, phases, limit = bench(model, FEW, batch_size=32, rounds=1, with_phases=False)
     assert facts["pairs_per_second"] > 0
     assert (phases, limit) == ([], None)
-    with pytest.raises(InputError, match="backend 'reference', which is NumPy without kernels"):
+    with pytest.raises(InputError, match="backend 'reference', expected 'cpu', the only one"):
         bench(model, FEW, batch_size=32, rounds=1, with_phases=True)
 
 
