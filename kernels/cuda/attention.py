@@ -49,8 +49,9 @@ def make_attention(head_width: int, has_bias: bool) -> Any:
         if int32(cuda.blockIdx.x) * QUERIES >= queries:
             return
         # Threads without a query compute the last one again, and do not store it
-        place = int32(cuda.blockIdx.x) * QUERIES + thread
-        row = first_query + min(place, queries - 1)
+        own_place = int32(cuda.blockIdx.x) * QUERIES + thread
+        place = min(own_place, queries - 1)
+        row = first_query + place
         own = load(query, row * query_stride + query_column + head * head_width, head_width)
         own = scaled(own, float32(scale))
         sums, total, largest = zeros(head_width), float32(0), float32(-math.inf)
@@ -88,7 +89,7 @@ def make_attention(head_width: int, has_bias: bool) -> Any:
                 sums = weighted_sum(sums, factor, weights, values, key * head_width, head_width)
                 largest = new_largest
             cuda.syncthreads()
-        if place < queries:
+        if own_place < queries:
             store(out, row * out_stride + head * head_width, scaled(sums, float32(1) / total))
 
     return attend
