@@ -1,7 +1,6 @@
 """The CUDA backend against the reference: in Numba's simulator, or on a GPU where there is one.
 
-The simulator must be chosen before Numba is imported, and knows no other backend of Numba beside it, so it wants a
-process of its own:
+The simulator must be chosen before Numba is imported, so it wants a process of its own:
 
     NUMBA_ENABLE_CUDASIM=1 python -m pytest tests/test_cuda.py
 """
@@ -160,11 +159,13 @@ def test_forward_equals_reference(rng, hidden, heads, inner, layers, labels, pre
 
 
 @pytest.mark.parametrize("name", ["narrow", "mpnet"])
-def test_predict_equals_the_reference(name):
-    expected = CrossEncoder(GOLDENS / name, backend="reference").predict(PAIRS)
+def test_predict_equals_the_cpu_and_the_reference(name):
     model = CrossEncoder(GOLDENS / name, device="cuda")
     assert (model.device, model.backend) == ("cuda", "cuda")
-    np.testing.assert_allclose(model.predict(PAIRS), expected, atol=1e-4)
+    scores = model.predict(PAIRS)
+    for backend in ("cpu", "reference"):
+        expected = CrossEncoder(GOLDENS / name, backend=backend).predict(PAIRS)
+        np.testing.assert_allclose(scores, expected, atol=1e-4, err_msg=backend)  # what all backends promise
     for wrong in ("cpu", ["cuda", "cpu"]):
         with pytest.raises(ValueError, match="the model was loaded for 'cuda'"):
             model.predict(PAIRS, device=wrong)
