@@ -43,7 +43,7 @@ KERNELS: dict[str, tuple[Any, tuple[Any, ...], int]] = {  # name -> kernel, sign
         elementwise.THREADS,
     ),
     "normalize": (elementwise.normalize, (FLOATS, FLOATS, FLOATS, DOUBLE, INTEGER, INTEGER), elementwise.THREADS),
-    "gather": (elementwise.gather, (FLOATS, WORDS, INTEGER, INTEGER, FLOATS), 128),
+    "gather": (elementwise.gather, (FLOATS, WORDS, INTEGER, FLOATS), 128),
 }
 
 

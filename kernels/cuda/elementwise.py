@@ -58,8 +58,8 @@ def normalize(x: Any, gain: Any, bias: Any, eps: float, width: int, stride: int)
 
 
 @cuda.jit
-def gather(x: Any, rows: Any, count: int, stride: int, out: Any) -> None:
-    """Copy rows of x: out[i] = x[rows[i]]. A grid of count blocks of any number of threads."""
+def gather(x: Any, rows: Any, stride: int, out: Any) -> None:
+    """Copy rows of x: out[i] = x[rows[i]]. A grid of a block for each, of any number of threads."""
     row = int32(cuda.blockIdx.x)
     for i in range(int32(cuda.threadIdx.x), stride, int32(cuda.blockDim.x)):
         out[row * stride + i] = x[rows[row] * stride + i]
