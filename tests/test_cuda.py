@@ -195,7 +195,6 @@ def test_a_copy_shares_the_weights_and_a_pickle_is_refused():
         pickle.dumps(model)
 
 
-@pytest.mark.skipif(SIMULATED, reason="the simulator forks like any Python program")
 def test_a_forked_child_is_told_what_to_do(monkeypatch):
     model = CrossEncoder(GOLDENS / "narrow", device="cuda")
     monkeypatch.setattr(os, "getpid", lambda: -1)
