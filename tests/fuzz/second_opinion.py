@@ -1,0 +1,287 @@
+"""What a folder's scores must be, read without numbert: json, decode.py, the tokenizers library, naive.py."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from decode import decode
+from naive import BASE, Model, Tensors
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers.implementations import BertWordPieceTokenizer
+from verdict import Refusable, Unsure
+
+CLASSES = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta", "camembert": "Camembert", "electra": "Electra"}
+CLASSES |= {"distilbert": "DistilBert", "mpnet": "MPNet"}
+WITHOUT_TYPES = ("Roberta", "XLMRoberta", "Camembert", "MPNet", "DistilBert")
+Pair = tuple[str, str]
+Tokens = tuple[list[int], list[int], list[int]]  # ids, types, positions of one pair
+
+
+class Opinion:
+    """A folder as its files say.
+
+    Raises
+    ------
+    Refusable
+        When the files contradict each other, or ask for a model that numbert does not compute.
+    Unsure
+        When the files can be read in two ways.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = _json_object(folder / "config.json")
+        path = folder / "tokenizer_config.json"
+        self.settings = _json_object(path) if path.exists() else {}
+        self.sizes = read_sizes(self.config)
+        _check_chain(folder)
+        self.tensors = read_tensors(folder)
+        self.model = Model(self.sizes, self.tensors)
+        self.tokenizer = _read_tokenizer(folder, self.settings)
+        if max(self.tokenizer.get_vocab(with_added_tokens=True).values(), default=0) >= self.sizes["vocab"]:
+            raise Refusable("token ids beyond the last row")
+
+    def max_length(self) -> int:
+        """Return the longest pair in tokens."""
+        usable, limit = self.sizes["positions"] - self.sizes["first"], self.settings.get("model_max_length")
+        if limit is None or (isinstance(limit, int | float) and limit > 1e9):
+            return usable
+        if isinstance(limit, bool) or not isinstance(limit, int):
+            raise Unsure("model_max_length is no integer")
+        return min(limit, usable)
+
+    def tokens(self, pairs: list[Pair]) -> list[Tokens]:
+        """Return the tokens of each pair, by the library's own template and truncation."""
+        self._check_template()
+        names = self.settings.get("model_input_names")
+        kind = str(self.settings.get("tokenizer_class", ""))
+        types = "token_type_ids" in names if isinstance(names, list) else not kind.startswith(WITHOUT_TYPES)
+        result = []
+        for pair in pairs:
+            encoding = self.tokenizer.encode(*pair)
+            kept = self._kept(encoding.sequence_ids)
+            ids = [encoding.ids[i] for i in kept]
+            row = [encoding.type_ids[i] if types and self.sizes["types"] else 0 for i in kept]
+            if max(row) >= max(self.sizes["types"], 1):
+                raise Refusable("token types beyond the last row")
+            result.append((ids, row, self._positions(ids)))
+        return result
+
+    def _kept(self, sequences: list[int | None]) -> list[int]:
+        """Return the places that truncation leaves: ends are taken off the longer text (of halves, the second is larger)."""
+        first, second = sequences.count(0), sequences.count(1)
+        budget = self.max_length() - (len(sequences) - first - second)
+        if first + second > budget:
+            short = min(first, second, budget // 2)
+            first, second = (budget - short, short) if first > second else (short, budget - short)
+        left = {None: len(sequences), 0: first, 1: second}
+        kept = []
+        for place, sequence in enumerate(sequences):
+            left[sequence] -= 1
+            if left[sequence] >= 0:
+                kept.append(place)
+        return kept
+
+    def _check_template(self) -> None:
+        """Refuse a template that has not each text once."""
+        texts = ("how many", "people live in")
+        encoding = self.tokenizer.encode(*texts)
+        special = self.tokenizer.num_special_tokens_to_add(is_pair=True)
+        lengths = [len(self.tokenizer.encode(text, add_special_tokens=False).ids) for text in texts]
+        if [encoding.sequence_ids.count(i) for i in (0, 1)] != lengths or len(encoding.ids) != sum(lengths) + special:
+            raise Refusable("the template has not each text once")
+
+    def _positions(self, ids: list[int]) -> list[int]:
+        first, padding = self.sizes["first"], self.sizes["padding"]
+        if padding is None:
+            return list(range(len(ids)))
+        counted = np.cumsum([token != padding for token in ids])
+        return [padding if token == padding else int(count) + first - 1 for token, count in zip(ids, counted, strict=True)]
+
+    def logits(self, tokens: list[Tokens]) -> np.ndarray:
+        """Return the logits: (N, labels)."""
+        return np.array([self.model.logits(*row) for row in tokens])
+
+    def sensitivity(self, tokens: list[Tokens], rounding: float) -> np.ndarray:
+        """Return how far the logits move when every weight is rounded: (N, labels)."""
+        rng, exact = np.random.default_rng(0), self.logits(tokens)
+        moved = np.zeros_like(exact)
+        for _ in range(4):
+            noisy = {name: array * (1 + rounding * rng.choice([-1.0, 1.0], array.shape)) for name, array in self.tensors.items()}
+            twin = Model(self.sizes, noisy)
+            moved = np.maximum(moved, np.abs(np.array([twin.logits(*row) for row in tokens]) - exact))
+        return moved
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_bytes())
+    except (ValueError, RecursionError, OSError) as error:
+        raise Refusable(f"{path.name} is no JSON") from error
+    if not isinstance(values, dict):
+        raise Refusable(f"{path.name} is no object")
+    return values
+
+
+def read_sizes(config: dict[str, Any]) -> dict[str, Any]:
+    """Read what the forward pass needs from a config.json."""
+    family = config.get("model_type")
+    if not isinstance(family, str) or family not in BASE:
+        raise Refusable("unknown model_type")
+    if config.get("architectures") not in (None, [f"{CLASSES[family]}ForSequenceClassification"]):
+        raise Refusable("architecture without a classification head")
+    distil = family == "distilbert"
+    for key, right in {"activation" if distil else "hidden_act": ("gelu",), "is_decoder": (False, None)}.items():
+        if config.get(key, right[0]) not in right:
+            raise Refusable(f"{key} {config[key]!r:.60}")
+    if config.get("position_embedding_type") not in (None, "absolute"):
+        raise Refusable("other positions")
+    if "auto_map" in config:
+        raise Refusable("brings its own code")
+    own = {"hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads", "intermediate_size": "hidden_dim"}
+
+    def number(key: str, default: int | None = None) -> int:
+        values = [config[name] for name in ((own.get(key, key), key) if distil else (key,)) if name in config]
+        value = values[0] if values else default
+        if any(type(other) is not type(value) or other != value for other in values):
+            raise Refusable(f"{key} is there under two names, with two values")
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+            raise Refusable(f"{key} {value!r:.60} is no size")
+        return value
+
+    hidden, heads = number("hidden_size"), number("num_attention_heads")
+    if heads == 0 or hidden % heads:
+        raise Refusable("heads do not divide the hidden size")
+    eps = 1e-12 if distil else config.get("layer_norm_eps", 1e-12)
+    if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 < eps < math.inf:
+        raise Refusable("layer_norm_eps")
+    padded = family in ("roberta", "xlm-roberta", "camembert", "mpnet")
+    padding = number("pad_token_id", 1) if padded else None
+    return {
+        "family": family, "hidden": hidden, "heads": heads, "layers": number("num_hidden_layers"), "eps": float(eps),
+        "vocab": number("vocab_size"), "inner": number("intermediate_size"), "positions": number("max_position_embeddings"),
+        "types": 0 if distil or family == "mpnet" else number("type_vocab_size", 2), "padding": padding,
+        "first": 0 if padding is None else padding + 1, "labels": read_labels(config),
+        "embedding": number("embedding_size") if family == "electra" else hidden,
+        "buckets": number("relative_attention_num_buckets", 32) if family == "mpnet" else 0,
+    }  # fmt: skip
+
+
+def read_labels(config: dict[str, Any]) -> int:
+    """Return the number of labels, which two settings may give."""
+    names, number = config.get("id2label"), config.get("num_labels")
+    if names is None:
+        return 2 if number is None else number
+    if not isinstance(names, dict):
+        raise Refusable("id2label is no object")
+    keys = {int(key) if key.strip("-").isdecimal() else key for key in names}
+    if number is not None and number != len(keys):
+        raise Refusable(f"id2label has {len(keys)} entries, num_labels is {number!r:.40}")
+    return len(keys)
+
+
+def _check_chain(folder: Path) -> None:
+    """Refuse what sentence-transformers would compute behind (or in front of) the transformer."""
+    path = folder / "modules.json"
+    if not path.exists():
+        return
+    try:
+        chain = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise Refusable("modules.json is no JSON") from error
+    if not isinstance(chain, list) or len(chain) != 1 or not isinstance(chain[0], dict):
+        raise Refusable("modules.json is no list of one module")
+    if not str(chain[0].get("type")).endswith(".Transformer"):
+        raise Refusable("the only module is no Transformer")
+
+
+def read_tensors(folder: Path) -> Tensors:
+    """Decode all weights; the names that TensorFlow gave to LayerNorm's are translated."""
+    single = folder / "model.safetensors"
+    try:
+        if single.exists():
+            return _modern(decode(single))
+        places = json.loads((folder / "model.safetensors.index.json").read_bytes())["weight_map"]
+        if any(Path(str(name)).name != name for name in places.values()):
+            raise Refusable("the index leads out of the folder")
+        tensors: Tensors = {}
+        for name in sorted(set(places.values())):
+            shard = _modern(decode(folder / name))
+            if set(shard) & set(tensors):
+                raise Refusable("a tensor is in two shards")
+            tensors |= shard
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
+        raise Refusable(f"weights: {error}") from error
+    return tensors
+
+
+def _modern(tensors: Tensors) -> Tensors:
+    result = {}
+    for name, array in tensors.items():
+        stem, _, last = name.rpartition(".")
+        new = f"{stem}.{ {'gamma': 'weight', 'beta': 'bias'}.get(last, last)}" if stem.endswith("LayerNorm") else name
+        if new in result:
+            raise Refusable(f"{name} is there under two names")
+        if not np.isfinite(array).all():
+            raise Refusable(f"{name} is not finite")
+        result[new] = array
+    return result
+
+
+def _read_tokenizer(folder: Path, settings: dict[str, Any]) -> Tokenizer:
+    """Return the library's tokenizer with the file's own template."""
+    if settings.get("truncation_side", "right") != "right":
+        raise Refusable("truncation from the left")
+    path = folder / "tokenizer.json"
+    if path.exists():
+        tokenizer = Tokenizer.from_file(str(path))
+        if json.loads(path.read_bytes())["model"].get("dropout"):
+            raise Refusable("dropout: another score at each call")
+    elif (folder / "vocab.txt").exists():
+        tokenizer = _wordpiece(folder / "vocab.txt", settings)
+    else:
+        tokenizer = _byte_pairs(folder, settings)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def _token(settings: dict[str, Any], name: str, default: str) -> str:
+    token = settings.get(f"{name}_token", default)
+    token = token.get("content") if isinstance(token, dict) else token
+    if not isinstance(token, str) or not token:
+        raise Unsure(f"{name}_token is no token")
+    return token
+
+
+def _wordpiece(path: Path, settings: dict[str, Any]) -> Tokenizer:
+    with path.open(encoding="utf-8", newline="\n") as stream:
+        vocabulary = {line.rstrip("\n").rstrip("\r"): i for i, line in enumerate(stream)}
+    flags = {name: settings.get(name, True) for name in ("tokenize_chinese_chars", "do_lower_case")}
+    if not all(isinstance(flag, bool) for flag in flags.values()) or settings.get("strip_accents") not in (None, True, False):
+        raise Unsure("a flag is no truth value")
+    special = {name: _token(settings, name, f"[{name.upper()}]") for name in ("unk", "sep", "pad", "cls", "mask")}
+    if missing := {special[name] for name in ("unk", "sep", "cls")} - set(vocabulary):
+        raise Refusable(f"special tokens that are no words: {missing}")
+    return BertWordPieceTokenizer(
+        vocabulary, handle_chinese_chars=flags["tokenize_chinese_chars"], lowercase=flags["do_lower_case"],
+        strip_accents=settings.get("strip_accents"), **{f"{name}_token": token for name, token in special.items()},
+    )._tokenizer  # fmt: skip
+
+
+def _byte_pairs(folder: Path, settings: dict[str, Any]) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt")))
+    prefix = settings.get("add_prefix_space", False)
+    if not isinstance(prefix, bool):
+        raise Unsure("add_prefix_space is no truth value")
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
+    names = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
+    special = {name: _token(settings, name, token) for name, token in names.items()}
+    numbers = {name: tokenizer.token_to_id(token) for name, token in special.items()}
+    if None in numbers.values():
+        raise Refusable("special tokens that are no words")
+    tokenizer.post_processor = processors.RobertaProcessing(*((special[name], numbers[name]) for name in ("sep", "cls")))
+    tokenizer.add_special_tokens(list(special.values()))
+    return tokenizer

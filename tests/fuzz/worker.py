@@ -1,0 +1,45 @@
+"""Run cases that are named on standard input, one line each, and answer each by a line of JSON.
+
+    python tests/fuzz/worker.py FOLDER [GIGABYTES]
+
+A process of its own, because a case may end it, and with little address space, so that a memory bomb is seen.
+"""
+
+import json
+import os
+import resource
+import sys
+import warnings
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]  # PYTHONSAFEPATH may have kept the first off
+
+
+def main() -> None:
+    """Answer until standard input ends."""
+    folder, gigabytes = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 4
+    warnings.simplefilter("error")
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # a library's prints must not look like answers
+    from case import open_files, run_case
+    from verdict import Failed
+
+    resource.setrlimit(resource.RLIMIT_AS, (gigabytes << 30, gigabytes << 30))
+    run_case("known", "sound", folder / "case")  # load all there is, before anything is counted
+    for line in sys.stdin:
+        kind, _, seed = line.strip().partition(":")
+        before = open_files()
+        try:
+            outcome, what = run_case(kind, seed, folder / "case")
+            if open_files() > before + 1:
+                raise Failed(f"leak: {open_files() - before} files were left open\n    {what}")
+        except Failed as error:
+            outcome, what = "FAILED", str(error)
+        except Exception as error:  # of the fuzzer itself: never to be taken for a result
+            outcome, what = "BROKEN", f"{type(error).__name__}: {error}"
+        print(json.dumps({"case": line.strip(), "outcome": outcome, "what": what}), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
