@@ -21,12 +21,12 @@ def split(content: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def decode(path: Path) -> dict[str, np.ndarray]:
-    """Return every tensor of a file as float32.
+    """Return every tensor of a file: floats of up to 32 bits as float32, anything else as bytes.
 
     Raises
     ------
     ValueError
-        When the file is not as the format's specification has it, or holds something that is no float.
+        When the file is not as the format's specification has it.
     """
     header, data = split(path.read_bytes())
     header.pop("__metadata__", None)
@@ -36,7 +36,9 @@ def decode(path: Path) -> dict[str, np.ndarray]:
         if start != covered or stop - start != BYTES[entry["dtype"]] * math.prod(entry["shape"]):
             raise ValueError(f"{name}: offsets {start} to {stop} leave a hole, overlap, or do not fit the shape")
         covered = stop
-        tensors[name] = _widen(data[start:stop], entry["dtype"]).reshape(entry["shape"])
+        tensors[name] = _widen(data[start:stop], entry["dtype"])
+        if tensors[name].dtype == np.float32:
+            tensors[name] = tensors[name].reshape(entry["shape"])
     if covered != len(data):
         raise ValueError("bytes that belong to no tensor")
     return tensors
@@ -46,7 +48,7 @@ def _widen(raw: bytes, dtype: str) -> np.ndarray:
     if dtype == "BF16":
         return (np.frombuffer(raw, "<u2").astype("<u4") * np.uint32(65536)).view("<f4")
     if dtype not in ("F32", "F16"):
-        raise ValueError(f"{dtype} is no float of at most 32 bits")
+        return np.frombuffer(raw, np.uint8)
     return np.frombuffer(raw, "<f4" if dtype == "F32" else "<f2").astype(np.float32)
 
 

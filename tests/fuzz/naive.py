@@ -50,6 +50,8 @@ class Model:
             raise Refusable(f"no tensor {name}")
         if self.tensors[name].shape != shape:
             raise Refusable(f"{name}: shape {self.tensors[name].shape}, promised {shape}")
+        if name not in self.used and (self.tensors[name].dtype.kind != "f" or not np.isfinite(self.tensors[name]).all()):
+            raise Refusable(f"{name} holds something else than numbers")
         self.used.add(name)
         return self.tensors[name].astype(np.float64)
 
