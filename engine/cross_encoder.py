@@ -152,31 +152,31 @@ class CrossEncoder:
         num_labels = options.num_labels_from(config_kwargs, num_labels)
         max_length = options.max_length_from(processor_kwargs, max_length)
         threads = usable_cores() if num_threads is None else check_count(num_threads, "num_threads", low=1)
-        checkpoint = load_checkpoint(
+        with load_checkpoint(
             model_name_or_path,
             cache_folder=cache_folder, revision=revision, local_files_only=local_files_only, token=token,
-        )  # fmt: skip
-        if num_labels is not None and check_count(num_labels, "num_labels", low=1) != checkpoint.spec.num_labels:
-            raise InputError(
-                f"num_labels: found {num_labels}, the checkpoint has {checkpoint.spec.num_labels}; leave it out"
+        ) as checkpoint:  # fmt: skip
+            if num_labels is not None and check_count(num_labels, "num_labels", low=1) != checkpoint.spec.num_labels:
+                raise InputError(
+                    f"num_labels: found {num_labels}, the checkpoint has {checkpoint.spec.num_labels}; leave it out"
+                )
+            saved, labels = checkpoint.saved, checkpoint.spec.num_labels
+            self.activation_fn: Activation = choose_activation(activation_fn, saved.activation, labels)
+            self.prompts, self.default_prompt_name = check_prompts(
+                saved.prompts if prompts is None else prompts,
+                saved.default_prompt_name if default_prompt_name is None else default_prompt_name,
             )
-        saved = checkpoint.saved
-        self.activation_fn: Activation = choose_activation(activation_fn, saved.activation, checkpoint.spec.num_labels)
-        self.prompts, self.default_prompt_name = check_prompts(
-            saved.prompts if prompts is None else prompts,
-            saved.default_prompt_name if default_prompt_name is None else default_prompt_name,
-        )
-        self.model_card_data = options.NoModelCard()
-        self.model_path = checkpoint.folder
-        self.config = SimpleNamespace(**{**checkpoint.config, "num_labels": checkpoint.spec.num_labels})
-        self._pad_token = checkpoint.tokenizer.pad_token
-        self._num_parameters = checkpoint.weights.num_parameters()
-        self._stored_as = " ".join(checkpoint.weights.stored_dtypes())
-        self._num_special = checkpoint.tokenizer.template.num_special
-        usable = checkpoint.spec.usable_length
-        own_limit = min(checkpoint.tokenizer.max_length or usable, usable)
-        self._max_length = own_limit if max_length is None else self._check_length(max_length, usable)
-        self._scorer = Scorer(checkpoint, backend, dtype, matmul_precision, threads)
+            self.model_card_data = options.NoModelCard()
+            self.model_path = checkpoint.folder
+            self.config = SimpleNamespace(**{**checkpoint.config, "num_labels": checkpoint.spec.num_labels})
+            self._pad_token = checkpoint.tokenizer.pad_token
+            self._num_parameters = checkpoint.weights.num_parameters()
+            self._stored_as = " ".join(checkpoint.weights.stored_dtypes())
+            self._num_special = checkpoint.tokenizer.template.num_special
+            usable = checkpoint.spec.usable_length
+            own_limit = min(checkpoint.tokenizer.max_length or usable, usable)
+            self._max_length = own_limit if max_length is None else self._check_length(max_length, usable)
+            self._scorer = Scorer(checkpoint, backend, dtype, matmul_precision, threads)
 
     @property
     def spec(self) -> ModelSpec:

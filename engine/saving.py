@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..loaders.files import ModelFiles
 from ..loaders.tensors import INDEX, weight_files
 
 COPIED = ("README.md", "LICENSE", "tokenizer.json", "vocab.txt", "special_tokens_map.json", "vocab.json", "merges.txt")
@@ -55,7 +56,9 @@ def save_folder(source: Path, target: Path, settings: Mapping[str, Any], max_len
         "config_sentence_transformers.json": {"model_type": "CrossEncoder", **settings},
     }
     texts = {name: json.dumps(content, indent=2, ensure_ascii=False).encode() for name, content in written.items()}
-    copied = [source / name for name in (*COPIED, INDEX) if (source / name).is_file()] + weight_files(source)
+    with ModelFiles(source) as files:
+        weights = [source / name for name in weight_files(files)]
+    copied = [source / name for name in (*COPIED, INDEX) if (source / name).is_file()] + weights
     if (source / "model.safetensors").is_file():
         copied = [path for path in copied if path.name != INDEX]
     target.mkdir(parents=True, exist_ok=True)
