@@ -13,6 +13,7 @@ from hostile_pairs import PAIRS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numbert import ConfigError, CrossEncoder, ModelNotFoundError, NumbertError, TokenizerError, WeightsError
+from numbert.loaders import tokenizer as tokenizer_module
 from numbert.loaders.checkpoint import load_checkpoint
 from numbert.loaders.expansion import measure_growth
 from numbert.loaders.files import ModelFiles
@@ -72,6 +73,12 @@ CONFIGS = [
 def test_configurations_that_lie(folder, change, message):
     edit_json(folder / "config.json", lambda config: config.update(change))
     refused(folder, ConfigError, "config.json", message)
+
+
+def test_no_position_behind_that_of_the_padding(tmp_path):
+    folder = copy_checkpoint("mpnet", tmp_path)
+    edit_json(folder / "config.json", lambda config: config.update(pad_token_id=40, max_position_embeddings=41))
+    refused(folder, ConfigError, "max_position_embeddings: found 41, expected more than 41")
 
 
 def test_more_labels_than_the_configuration_names(folder):
@@ -666,6 +673,12 @@ def test_a_file_that_is_not_there(folder, name):
     refused(folder, ModelNotFoundError, f"{folder}: found no {name}", "check that the download is complete")
 
 
+@pytest.mark.parametrize("name", [3, b"narrow", ["narrow"], object])
+def test_a_name_that_is_none(name):
+    with pytest.raises(TypeError, match=r"model_name_or_path: found .*, expected a str or a path; pass one"):
+        load_checkpoint(name)
+
+
 @pytest.mark.parametrize("name", ["./nowhere", "/no/such/folder", "a/b/c", "..\\model", "~/model", "/" + "x" * 999])
 def test_a_folder_that_is_not_there(name):
     refused(name, ModelNotFoundError, f"{name}: found no such folder")
@@ -679,7 +692,7 @@ def test_a_file_instead_of_a_folder(folder):
 # ---- whatever the bytes are
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.sampled_from(["config.json", "tokenizer_config.json", "tokenizer.json", "model.safetensors"]),
     place=st.floats(0, 1, exclude_max=True),
@@ -697,7 +710,7 @@ def test_damaged_files_load_or_raise_our_errors(tmp_path_factory, name, place, b
         CrossEncoder(folder, num_threads=1).predict(("a b", "c d"))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(key=st.data(), value=st.sampled_from([None, -1, 0, 3, 2**40, 0.5, "x", [], {}, [1], True, {"content": "[SEP]"}]))
 def test_any_value_of_any_setting_loads_or_raises_our_errors(tmp_path_factory, key, value):
     folder = copy_checkpoint("vocab-txt", tmp_path_factory.mktemp("settings"))
@@ -727,6 +740,32 @@ def test_byte_pairs_from_vocabulary_and_merges(tmp_path):
     assert ids == expected.ids
     edit_json(folder / "tokenizer_config.json", lambda config: config.update(mask_token="<nothing>"))
     refused(folder, TokenizerError, "vocab.json: found no mask token '<nothing>'")
+
+
+@pytest.mark.parametrize("line", ["a", "a b c", "", " b"])
+def test_merges_that_are_no_pairs(tmp_path, line):
+    folder = copy_checkpoint("roberta", tmp_path)
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (folder / "merges.txt").write_text(f"#version: 0.2\nĠ t\n{line}\nĠ a\n", "utf-8")
+    refused(folder, TokenizerError, f"merges.txt: found no usable tokenizer ({line!r} is no pair of tokens")
+
+
+@pytest.mark.parametrize(("names", "types"), [(["input_ids"], (0, 0)), (["input_ids", "token_type_ids"], (0, 1))])
+def test_token_types_are_given_where_the_tokenizer_names_them(folder, names, types):
+    edit_json(folder / "tokenizer_config.json", lambda config: config.update(model_input_names=names))
+    kinds = load_checkpoint(folder).tokenizer.template.types
+    assert (kinds[1], kinds[3]) == types
+
+
+def test_an_interrupt_within_the_library_is_no_damaged_file(folder, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tokenizer_module, "measure_growth", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        load_checkpoint(folder)
 
 
 def test_a_plain_vocabulary_of_another_class(tmp_path):
