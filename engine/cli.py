@@ -47,8 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except UnicodeEncodeError as error:
         return _fail(f"the output cannot be written as {error.encoding}: {error.reason}; set PYTHONIOENCODING=utf-8")
-    except UnicodeError as error:
-        return _fail(f"the input is not UTF-8: {error}; convert it first")
     except NumbertError as error:
         return _fail(str(error))
     except RecursionError:
@@ -56,12 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _fail("the memory is not enough; close other programs, or give a smaller model or file")
     except OSError as error:
+        if error.strerror is None:  # one that says all in its message
+            return _fail(str(error))
         return _fail(f"{error.filename or 'the output'}: {error.strerror}; check the path and its permissions")
     return 0
 
 
 def _fail(message: str) -> int:
-    print(f"numbert: error: {message}", file=sys.stderr)
+    print(f"numbert: error: {' '.join(message.split())}", file=sys.stderr)  # names and causes may have several lines
     return 1
 
 

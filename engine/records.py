@@ -39,7 +39,7 @@ def read_records(file: str, *keys: str, as_text: bool = False) -> list[Row]:
         When the file is too large, or a line or item has other content; the message names file and place.
     """
     name = "standard input" if file == "-" else file
-    content = _read(file, name).decode("utf-8-sig")
+    content = _read(file, name)
     start = "" if as_text else content.lstrip()[:1]
     if start == "[":
         items = _parse_array(content, name)
@@ -50,7 +50,7 @@ def read_records(file: str, *keys: str, as_text: bool = False) -> list[Row]:
     return [parse(line.removesuffix("\r"), keys, f"{name}, line {i}") for i, line in lines]
 
 
-def _read(file: str, name: str) -> bytes:
+def _read(file: str, name: str) -> str:
     if "\0" in file:
         raise InputError(f"FILE: found {show(file)}, which no file can be called, expected a path; correct it")
     if file == "-":
@@ -60,7 +60,11 @@ def _read(file: str, name: str) -> bytes:
             content = stream.read(LARGEST_INPUT + 1)
     if len(content) > LARGEST_INPUT:
         raise InputError(f"{name}: found more than {LARGEST_INPUT:,} bytes, expected at most so many; split the file")
-    return content
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        found = f"byte 0x{content[error.start]:02x} at position {error.start}"
+        raise InputError(f"{name}: found {found}, expected UTF-8; convert it first") from None
 
 
 def _parse_array(content: str, name: str) -> list[Any] | None:

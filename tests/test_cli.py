@@ -187,7 +187,8 @@ def test_verify_says_what_it_could_not_compare(run, monkeypatch):
         raise BackendError("torch is not installed")
 
     monkeypatch.setattr(verify, "_Transformers", missing)
-    monkeypatch.setattr(verify, "TOKEN_PAIRS", 60)
+    monkeypatch.setattr(verify, "TOKEN_PAIRS", 4)
+    monkeypatch.setattr(verify, "LOGIT_PAIRS", 4)
     code, out, _ = run("verify")
     assert code == 0
     *compared, last = out.splitlines()[2:]
@@ -256,7 +257,9 @@ def test_no_passages_give_no_output(run):
         (["rank", "q"], b'{"text": "a"}\n[1]\n', 1, "line 2: found a JSON list, expected an object"),
         (["rank", "q"], b'{"text":' + b"[" * 100_000, 1, "standard input, line 1: found no valid JSON"),
         (["rank", "q", "--score-threshold", "nan"], b"a", 1, "score_threshold: found nan"),
-        (["rank", "q"], b"\xff\xfe", 1, "the input is not UTF-8"),
+        (["rank", "q"], b"a\xff\xfe", 1, "standard input: found byte 0xff at position 1, expected UTF-8"),
+        (["info", BERLIN], b"", 1, "berlin.txt: found a file, expected the folder"),
+        (["info", "./no such\nmodel"], b"", 1, "no such model: found no such folder"),
         (["rank", "q", "--top-k", "-1"], b"a", 1, "top_k must be 0 or more"),
         (["rank", "q", "--threads", "0"], b"a", 1, "num_threads must be a positive integer"),
         (["rank"], b"", 2, "QUERY"),
@@ -279,6 +282,7 @@ def test_errors_are_one_line_and_a_code(run, arguments, stdin, code, message):
     assert found == code
     assert out == ""
     assert message in err
+    assert code == 2 or err.splitlines()[-1].startswith("numbert: error: ")
     assert "Traceback" not in err
 
 
