@@ -273,6 +273,28 @@ def test_saving_over_itself_keeps_the_weights(tmp_path):
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
+def test_a_model_is_saved_over_itself_again_and_again(tmp_path):
+    folder = copy_checkpoint("sharded-bfloat16", tmp_path)
+    model = CrossEncoder(folder)
+    for _ in range(3):
+        model.save(folder)
+    assert CrossEncoder(folder).predict(PAIRS[0]) == model.predict(PAIRS[0])
+
+
+def test_a_file_system_without_links_keeps_what_was_there_too(tmp_path, monkeypatch):
+    CrossEncoder(GOLDENS / "narrow").save_pretrained(tmp_path)
+    before = content_of(tmp_path)
+    monkeypatch.setattr(os, "link", mock.Mock(side_effect=PermissionError(1, "Operation not permitted")))
+    model = CrossEncoder(GOLDENS / "vocab-txt")
+    with monkeypatch.context() as patch:
+        fail_at(patch, saving.Path, "replace", OSError(28, "No space left on device"), 3)
+        with pytest.raises(SaveError, match="No space left on device"):
+            model.save_pretrained(tmp_path)
+    assert content_of(tmp_path) == before
+    model.save_pretrained(tmp_path)
+    assert CrossEncoder(tmp_path).predict(PAIRS[0]) == model.predict(PAIRS[0])
+
+
 @pytest.mark.parametrize(("first", "second"), [("narrow", "sharded-bfloat16"), ("sharded-bfloat16", "narrow")])
 def test_what_another_model_left_in_the_folder_is_not_read(tmp_path, first, second):
     CrossEncoder(GOLDENS / first).save_pretrained(tmp_path)

@@ -186,6 +186,13 @@ class WrongLength(collections.abc.Sequence):
         raise IndexError
 
 
+class Unplaced:
+    __module__ = None
+
+    def __call__(self, logits):
+        return logits
+
+
 NESTED: list = []
 for _ in range(10_000):
     NESTED = [NESTED]
@@ -284,6 +291,8 @@ def test_a_string_that_lies_about_itself_is_its_characters(model):
     assert model.predict([("query", text)]) == model.predict([PAIR])
     assert CrossEncoder(backend=hostile(str, ("reference",), *SHOWING)).backend == "reference"
     assert CrossEncoder(prompts={"passage": "q: "}, default_prompt_name=text).default_prompt_name == "passage"
+    assert len(model.predict([PAIR], batch_size=hostile(int, (5,), *SHOWING, "__lt__", "__gt__", "__index__"))) == 1
+    assert len(model.predict([PAIR], activation_fn=Unplaced())) == 1
     assert CrossEncoder(activation_fn=hostile(str, ("tanh",), *SHOWING, "lower")).activation_fn.__name__ == "tanh"
 
 
