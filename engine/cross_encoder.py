@@ -175,7 +175,8 @@ class CrossEncoder:
         ) as checkpoint:  # fmt: skip
             if num_labels is not None and check_count(num_labels, "num_labels", low=1) != checkpoint.spec.num_labels:
                 raise InputError(
-                    f"num_labels: found {show(num_labels)}, the checkpoint has {checkpoint.spec.num_labels}; leave it out"
+                    f"num_labels: found {show(num_labels)}, the checkpoint has {checkpoint.spec.num_labels};"
+                    " leave it out"
                 )
             saved, labels = checkpoint.saved, checkpoint.spec.num_labels
             self.activation_fn: Activation = choose_activation(activation_fn, saved.activation, labels)
