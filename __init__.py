@@ -4,12 +4,18 @@
 >>> model = CrossEncoder()  # the small model that comes with numbert; give a folder or a hub id for another
 """
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .engine.cross_encoder import CrossEncoder
-    from .engine.errors import BackendError, InputError, InputTypeError, NonFiniteScoreError, ParityError
+    from .engine.errors import (
+        BackendError,
+        InputError,
+        InputTypeError,
+        NonFiniteScoreError,
+        ParityError,
+        SaveError,
+    )
     from .loaders.errors import ConfigError, ModelNotFoundError, NumbertError, TokenizerError, WeightsError
 
 __version__ = "0.1.0"
@@ -23,10 +29,10 @@ __all__ = [
     "NonFiniteScoreError",
     "NumbertError",
     "ParityError",
+    "SaveError",
     "TokenizerError",
     "WeightsError",
 ]
-logging.getLogger("numbert").addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..loaders.errors import ConfigError
 from .errors import InputError, InputTypeError
+from .inputs import show
 
 logger = logging.getLogger("numbert")
 Array = NDArray[Any]
@@ -33,7 +34,8 @@ def tanh(logits: Array) -> Array:
 
 def softmax(logits: Array) -> Array:
     """Probabilities over the labels of each pair."""
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    with np.errstate(invalid="ignore"):  # infinities, which an activation may have made, become NaN: refused later
+        exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
@@ -82,11 +84,13 @@ def as_activation(given: Any) -> Activation:
         When it is an unknown name, a torch module that the table does not have, or cannot be called.
     """
     kind = given if isinstance(given, type) else type(given)
-    if isinstance(given, str) or kind.__module__.startswith("torch."):
-        name = given if isinstance(given, str) else kind.__name__
+    is_text = issubclass(type(given), str)
+    if is_text or str(kind.__module__).startswith("torch."):
+        name = str.__str__(given) if is_text else kind.__name__
         if name.lower() not in BY_NAME:
             raise InputError(
-                f"activation_fn: found {name!r}, expected one of {sorted(BY_NAME)} or a function of an array; pass one"
+                f"activation_fn: found {show(name)}, expected one of {sorted(BY_NAME)} or a function of an array;"
+                " pass one"
             )
         return BY_NAME[name.lower()]
     if not callable(given):

@@ -1,6 +1,7 @@
 """The command line: rank and score files of text, look at a model, time it, compile the kernels ahead.
 
-Data goes to stdout, everything else to stderr. Exit code 0: done; 1: an error, said in one line; 2: wrong usage.
+Data goes to stdout, everything else to stderr. Exit code 0: done; 1: an error, said in one line; 2: wrong usage;
+130: interrupted (`__main__` sees to that).
 """
 
 import argparse
@@ -9,9 +10,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any, TextIO
+from collections.abc import Sequence
+from typing import Any
 
 from .. import __version__
 from ..loaders.errors import NumbertError
@@ -20,13 +20,13 @@ from .bench import bench, make_pairs, phase_table
 from .cross_encoder import CrossEncoder
 from .errors import InputError, ParityError
 from .inputs import Pair
+from .progress import show_bar, show_lines
+from .records import Row, print_rows, read_records
 from .verify import verify
 
 BETTER_MODEL = "cross-encoder/ms-marco-MiniLM-L6-v2"
 PROGRESS_FROM = 1000  # pairs; fewer are done before anyone wonders
 FORMATS = ("text", "jsonl", "json", "tsv")
-TEXT_KEYS = ("text", "document", "passage")  # what others call a passage
-Row = dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail("standard input or output is closed; leave both open")
     parser = make_parser()
     options = parser.parse_args(arguments)
+    if options.run is None:
+        parser.print_help()
+        return 0
     logging.basicConfig(level=logging.WARNING, format="numbert: %(message)s")  # this is the program, not the library
     try:
         options.run(options)
@@ -44,19 +47,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except UnicodeEncodeError as error:
         return _fail(f"the output cannot be written as {error.encoding}: {error.reason}; set PYTHONIOENCODING=utf-8")
-    except KeyboardInterrupt:
-        return _fail("interrupted")
-    except UnicodeError as error:
-        return _fail(f"the input is not UTF-8: {error}; convert it first")
     except NumbertError as error:
         return _fail(str(error))
+    except RecursionError:
+        return _fail("the JSON input is nested too deeply; leave out what is neither query nor text nor id")
+    except MemoryError:
+        return _fail("the memory is not enough; close other programs, or give a smaller model or file")
     except OSError as error:
+        if error.strerror is None:  # one that says all in its message
+            return _fail(str(error))
         return _fail(f"{error.filename or 'the output'}: {error.strerror}; check the path and its permissions")
     return 0
 
 
 def _fail(message: str) -> int:
-    print(f"numbert: error: {message}", file=sys.stderr)
+    print(f"numbert: error: {' '.join(message.split())}", file=sys.stderr)  # names and causes may have several lines
     return 1
 
 
@@ -64,7 +69,8 @@ def make_parser() -> argparse.ArgumentParser:
     """Describe the commands and their options."""
     parser = argparse.ArgumentParser(prog="numbert", description="Rank passages with a cross-encoder.")
     parser.add_argument("--version", action="version", version=f"numbert {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(metavar="COMMAND")
 
     def command(name: str, run: Any, summary: str, formats: Sequence[str]) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=summary, description=summary)
@@ -95,14 +101,22 @@ def make_parser() -> argparse.ArgumentParser:
     rank.add_argument("--top-k", type=int, help="print no more than so many")
     score = command("score", run_score, "Score (query, passage) pairs, in the order of the file.", FORMATS)
     for sub, content in (
-        (rank, "one passage a line, or JSON objects with 'text' (and 'id')"),
-        (score, "'query<TAB>passage' a line, or JSON objects with 'query' and 'text'"),
+        (rank, "one passage a line, or a JSON object with 'text' (and 'id') a line, or a JSON array of either"),
+        (
+            score,
+            "'query<TAB>passage' a line, or a JSON object with 'query' and 'text' a line, or a JSON array of such"
+            " objects or of [query, passage]",
+        ),
     ):
         sub.add_argument(
             "file", metavar="FILE", nargs="?", default="-", help=f"{content}; - is standard input (default)"
         )
         sub.add_argument("--model", help="a folder or a hub id (default: the small model that comes with numbert)")
         sub.add_argument("--max-length", type=int, help="longest pair in tokens")
+        sub.add_argument(
+            "--text", action="store_true",
+            help="read FILE as lines of text, even if it begins with { or is a JSON array",
+        )  # fmt: skip
     info = command("info", run_info, "Show what a model is and how it would be computed.", ("text", "json"))
     warmup = command(
         "warmup", run_warmup, "Compile the kernels now, so that the first score is quick.", ("text", "json")
@@ -130,11 +144,11 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run_rank(options: argparse.Namespace) -> None:
     """Print the passages of a file, best first."""
-    records = read_records(options.file, "text")
+    records = read_records(options.file, "text", as_text=options.text)
     model = load_model(options)
     texts = [record["text"] for record in records]
     ranks = model.rank(
-        options.query, texts, top_k=options.top_k, show_progress_bar=_progress(len(texts)),
+        options.query, texts, top_k=options.top_k, show_progress_bar=_choose_progress(model, len(texts)),
         score_threshold=options.score_threshold, long_documents=options.long_documents,
     )  # fmt: skip
     if options.long_documents == "truncate":
@@ -148,10 +162,10 @@ def run_rank(options: argparse.Namespace) -> None:
 
 def run_score(options: argparse.Namespace) -> None:
     """Print the score of each pair of a file."""
-    records = read_records(options.file, "query", "text")
+    records = read_records(options.file, "query", "text", as_text=options.text)
     model = load_model(options)
     pairs = [(record["query"], record["text"]) for record in records]
-    scores = model.predict(pairs, show_progress_bar=_progress(len(pairs)))
+    scores = model.predict(pairs, show_progress_bar=_choose_progress(model, len(pairs)))
     _report_truncation(model, pairs)
     rows = (_row({"score": score}, record) for score, record in zip(scores.tolist(), records, strict=True))
     print_rows(rows, options.format, ("score", "query", "text"), sys.stdout)
@@ -191,10 +205,12 @@ def run_verify(options: argparse.Namespace) -> None:
     else:
         print(f"| {options.model or EMBEDDED_MODEL} | bound | seen | |\n|---|---:|---:|---|")
         for check in checks:
-            print(f"| {check.what} | {check.bound} | {check.seen} | {'ok' if check.passed else 'BROKEN'} |")
-    broken = [check.what for check in checks if not check.passed]
+            print(f"| {check.what} | {check.bound} | {check.seen} | {check.verdict} |")
+    broken = [check.what for check in checks if check.passed is False]
     if broken:
-        raise ParityError(f"{options.model}: found {len(broken)} broken bounds, expected none: {'; '.join(broken)}")
+        raise ParityError(
+            f"{options.model or EMBEDDED_MODEL}: found {len(broken)} broken bounds, expected none: {'; '.join(broken)}"
+        )
 
 
 def run_bench(options: argparse.Namespace) -> None:
@@ -247,76 +263,13 @@ def _report_truncation(model: CrossEncoder, pairs: list[Pair]) -> None:
         )
 
 
-def _progress(count: int) -> bool:
-    return count >= PROGRESS_FROM and sys.stderr.isatty()
-
-
-# ---- input and output
-
-
-def read_records(file: str, *keys: str) -> list[Row]:
-    """Read a file: an object for each line, which has at least `keys`, all strings.
-
-    A file whose first line begins with ``{`` holds JSON objects; any other holds text, the keys separated by tabs.
-    Empty lines are left out.
-
-    Raises
-    ------
-    InputError
-        When a line has other content; the message names file and line.
-    """
-    content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    name = "standard input" if file == "-" else file
-    lines = [(i, line) for i, line in enumerate(content.decode("utf-8-sig").split("\n"), 1) if line.strip()]
-    parse = _parse_json if lines and lines[0][1].lstrip().startswith("{") else _parse_text
-    return [parse(line.removesuffix("\r"), keys, f"{name}, line {i}") for i, line in lines]
-
-
-def _parse_text(line: str, keys: tuple[str, ...], place: str) -> Row:
-    fields = line.split("\t", len(keys) - 1) if len(keys) > 1 else [line]
-    if len(fields) != len(keys):
-        raise InputError(
-            f"{place}: found {len(fields)} fields, expected {len(keys)} with a tab between: {'<TAB>'.join(keys)}"
-        )
-    return dict(zip(keys, fields, strict=True))
-
-
-def _parse_json(line: str, keys: tuple[str, ...], place: str) -> Row:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{place}: found no valid JSON ({error}), expected an object; correct the line") from None
-    if not isinstance(record, dict):
-        raise InputError(f"{place}: found a JSON {type(record).__name__}, expected an object; correct the line")
-    for other in TEXT_KEYS:
-        if "text" not in record and other in record:
-            record["text"] = record.pop(other)
-    for key in keys:
-        if not isinstance(record.get(key), str):
-            raise InputError(f"{place}: found {key} = {record.get(key)!r}, expected a string; correct the line")
-    return record
-
-
-def print_rows(rows: Iterable[Row], form: str, columns: tuple[str, ...], out: TextIO) -> None:
-    """Write results as text for people, or as JSON lines, one JSON array, or tab-separated values for programs."""
-    if form == "json":
-        json.dump(list(rows), out, ensure_ascii=False, indent=1)
-        out.write("\n")
-        return
-    for row in rows:
-        if form == "jsonl":
-            out.write(json.dumps(row, ensure_ascii=False) + "\n")
-        elif form == "tsv":
-            fields = (_score_text(row[column], "") if column == "score" else row[column] for column in columns)
-            out.write("\t".join(" ".join(field.splitlines()).replace("\t", " ") for field in fields) + "\n")
-        else:
-            fields = (_score_text(row[column], "9.4f") if column == "score" else row[column] for column in columns)
-            out.write("  ".join(fields) + "\n")
-
-
-def _score_text(score: float | list[float], form: str) -> str:
-    """Write a score, or one for each label."""
-    return " ".join(format(number, form) for number in (score if isinstance(score, list) else [score]))
+def _choose_progress(model: CrossEncoder, count: int) -> bool:
+    """Let a model show a bar on a terminal and lines elsewhere; return whether it is to show anything."""
+    if sys.stderr.isatty():
+        model._show_progress = show_bar
+        return count >= PROGRESS_FROM
+    model._show_progress = show_lines
+    return True
 
 
 def print_facts(facts: Row, form: str) -> None:

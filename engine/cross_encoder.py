@@ -11,14 +11,13 @@
 deprecated, options and prompts hold what sentence-transformers' interface has besides.
 """
 
-import contextlib
 import copy
 import dataclasses
 import importlib
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,10 +32,24 @@ from . import options
 from .activations import BY_NAME, Activation, as_activation, choose_activation, softmax
 from .backend import describe_backend
 from .deprecated import accept_old_call, accept_old_constructor, warn_once
-from .errors import BackendError, InputError, InputTypeError
-from .inputs import Pair, check_count, check_documents, check_pairs, check_query, check_threshold, is_one_pair
+from .errors import BackendError, InputError, InputTypeError, NonFiniteScoreError
+from .inputs import (
+    Pair,
+    check_count,
+    check_documents,
+    check_flag,
+    check_pairs,
+    check_query,
+    check_text,
+    check_threads,
+    check_threshold,
+    describe,
+    is_one_pair,
+    show,
+)
+from .progress import show_bar
 from .prompts import Prompts, check_prompts
-from .saving import TORCH_PATHS, save_folder
+from .saving import TORCH_PATHS, list_files, save_folder
 from .scorer import Scorer
 from .workers import usable_cores
 
@@ -52,7 +65,8 @@ class CrossEncoder:
         A local folder, a model of the hub (``cross-encoder/ms-marco-MiniLM-L6-v2``; without an organization,
         ``cross-encoder/`` is put in front), or None for the small model that comes with numbert.
     device : {None, "cpu", "cuda"}
-        Where to compute; None is the processor. "cuda" is an NVIDIA GPU, and needs ``pip install 'numbert[cuda]'``.
+        Where to compute; None is the processor. "cuda" is an NVIDIA GPU, and needs numba-cuda: in a checkout,
+        ``pip install '.[cuda]'``.
     prompts : dict of str, optional
         Texts that can be put in front of the query, by name. Default: those saved with the model.
     default_prompt_name : str, optional
@@ -117,6 +131,8 @@ class CrossEncoder:
     [1, 0]
     """
 
+    _show_progress = staticmethod(show_bar)  # the command line has another way when its output goes to a file
+
     @accept_old_constructor
     def __init__(
         self,
@@ -144,39 +160,43 @@ class CrossEncoder:
         matmul_precision: str = "highest",
         num_threads: int | None = None,
     ) -> None:
-        backend = options.backend_of_device(device, backend)
+        backend = options.backend_of_device(device, check_text(backend, "backend"))
         options.check_trust(trust_remote_code)
         options.check_unused(modules=modules, model_card_data=model_card_data)
-        dtype = options.dtype_from(model_kwargs, dtype)
+        dtype = options.dtype_from(model_kwargs, check_text(dtype, "dtype"))
+        matmul_precision = check_text(matmul_precision, "matmul_precision")
         options.check_kept_modules(keep_in_fp32_modules, dtype)
         num_labels = options.num_labels_from(config_kwargs, num_labels)
         max_length = options.max_length_from(processor_kwargs, max_length)
-        threads = usable_cores() if num_threads is None else check_count(num_threads, "num_threads", low=1)
-        checkpoint = load_checkpoint(
+        threads = usable_cores() if num_threads is None else check_threads(num_threads)
+        with load_checkpoint(
             model_name_or_path,
             cache_folder=cache_folder, revision=revision, local_files_only=local_files_only, token=token,
-        )  # fmt: skip
-        if num_labels is not None and check_count(num_labels, "num_labels", low=1) != checkpoint.spec.num_labels:
-            raise InputError(
-                f"num_labels: found {num_labels}, the checkpoint has {checkpoint.spec.num_labels}; leave it out"
+        ) as checkpoint:  # fmt: skip
+            if num_labels is not None and check_count(num_labels, "num_labels", low=1) != checkpoint.spec.num_labels:
+                raise InputError(
+                    f"num_labels: found {show(num_labels)}, the checkpoint has {checkpoint.spec.num_labels};"
+                    " leave it out"
+                )
+            saved, labels = checkpoint.saved, checkpoint.spec.num_labels
+            self.activation_fn: Activation = choose_activation(activation_fn, saved.activation, labels)
+            self.prompts, self.default_prompt_name = check_prompts(
+                saved.prompts if prompts is None else prompts,
+                saved.default_prompt_name if default_prompt_name is None else default_prompt_name,
             )
-        saved = checkpoint.saved
-        self.activation_fn: Activation = choose_activation(activation_fn, saved.activation, checkpoint.spec.num_labels)
-        self.prompts, self.default_prompt_name = check_prompts(
-            saved.prompts if prompts is None else prompts,
-            saved.default_prompt_name if default_prompt_name is None else default_prompt_name,
-        )
-        self.model_card_data = options.NoModelCard()
-        self.model_path = checkpoint.folder
-        self.config = SimpleNamespace(**{**checkpoint.config, "num_labels": checkpoint.spec.num_labels})
-        self._pad_token = checkpoint.tokenizer.pad_token
-        self._num_parameters = checkpoint.weights.num_parameters()
-        self._stored_as = " ".join(checkpoint.weights.stored_dtypes())
-        self._num_special = checkpoint.tokenizer.template.num_special
-        usable = checkpoint.spec.usable_length
-        own_limit = min(checkpoint.tokenizer.max_length or usable, usable)
-        self._max_length = own_limit if max_length is None else self._check_length(max_length, usable)
-        self._scorer = Scorer(checkpoint, backend, dtype, matmul_precision, threads)
+            self.model_card_data = options.NoModelCard()
+            self.model_path = checkpoint.folder
+            self.config = SimpleNamespace(**{**checkpoint.config, "num_labels": checkpoint.spec.num_labels})
+            # Of these save_pretrained makes a folder.
+            self._files, self._config = list_files(checkpoint.folder), checkpoint.config
+            self._pad_token = checkpoint.tokenizer.pad_token
+            self._num_parameters = checkpoint.weights.num_parameters()
+            self._stored_as = " ".join(checkpoint.weights.stored_dtypes())
+            self._num_special = checkpoint.tokenizer.template.num_special
+            usable = checkpoint.spec.usable_length
+            own_limit = min(checkpoint.tokenizer.max_length or usable, usable)
+            self._max_length = own_limit if max_length is None else self._check_length(max_length, usable)
+            self._scorer = Scorer(checkpoint, backend, dtype, matmul_precision, threads)
 
     @property
     def spec(self) -> ModelSpec:
@@ -272,7 +292,7 @@ class CrossEncoder:
             "parameters": self._num_parameters,
             "stored_as": self._stored_as,
             "max_length": self.max_seq_length,
-            "activation": getattr(self.activation_fn, "__name__", repr(self.activation_fn)),
+            "activation": getattr(self.activation_fn, "__name__", show(self.activation_fn)),
             "backend": self.backend,
             "dtype": self.dtype,
             "matmul_precision": self.matmul_precision,
@@ -334,13 +354,17 @@ class CrossEncoder:
         InputError, InputTypeError
             When an input is no pair of strings; the message names it, for example ``inputs[17][1]``.
         NonFiniteScoreError
-            When the model computes infinity or NaN.
+            When the model computes infinity or NaN, or the activation NaN, which is neither more nor less than any
+            other score. (Infinities have an order: an activation may give them.)
         BackendError
             When a tensor is asked for and torch is not installed.
         """
         options.check_device(device, self.device)
         if chunk_size is not None:
             check_count(chunk_size, "chunk_size", low=1)
+        apply_softmax = check_flag(apply_softmax, "apply_softmax")
+        convert_to_numpy = check_flag(convert_to_numpy, "convert_to_numpy")
+        convert_to_tensor = check_flag(convert_to_tensor, "convert_to_tensor")
         pairs, single = check_pairs(inputs)
         max_length = self._length_of_call(processing_kwargs)
         pairs = self._with_prompt(pairs, prompt, prompt_name)
@@ -348,6 +372,7 @@ class CrossEncoder:
         scores = _scores(self._logits(pairs, batch_size, show_progress_bar, max_length), activation)
         if apply_softmax and scores.ndim > 1:
             scores = softmax(scores)
+        _check_order(scores, pairs)
         result: Any = scores
         if convert_to_tensor:
             result = _torch().from_numpy(scores)
@@ -412,9 +437,13 @@ class CrossEncoder:
         options.check_device(device, self.device)
         if chunk_size is not None:
             check_count(chunk_size, "chunk_size", low=1)
+        return_documents = check_flag(return_documents, "return_documents")
         threshold = check_threshold(score_threshold)
-        if not isinstance(long_documents, str) or long_documents not in ("truncate", "windows"):
-            raise InputError(f"long_documents: found {long_documents!r}, expected 'truncate' or 'windows'; choose one")
+        long_documents = check_text(long_documents, "long_documents")
+        if long_documents not in ("truncate", "windows"):
+            raise InputError(
+                f"long_documents: found {show(long_documents)}, expected 'truncate' or 'windows'; choose one"
+            )
         query = check_query(query)
         texts, given = check_documents(documents)
         limit = None if top_k is None else check_count(top_k, "top_k", low=0)
@@ -423,7 +452,9 @@ class CrossEncoder:
         windows = long_documents == "windows"
         logits = self._logits(pairs, batch_size, show_progress_bar, self.max_seq_length, windows)
         scores = _scores(logits, activation)
-        kept = [i for i in range(len(texts)) if threshold is None or scores[i] >= threshold]
+        _check_order(scores, pairs)
+        with np.errstate(over="ignore"):  # a threshold beyond float32 is above all scores
+            kept = [i for i in range(len(texts)) if threshold is None or scores[i] >= threshold]
         order = sorted(kept, key=lambda i: (scores[i], logits[i, 0]), reverse=True)[:limit]
         results: list[dict[str, Any]] = [{"corpus_id": i, "score": float(scores[i])} for i in order]
         if return_documents:
@@ -467,13 +498,16 @@ class CrossEncoder:
         ------
         InputError
             When pickled weights are asked for, or the activation is a function that has no name to be saved under.
+        SaveError
+            When the folder cannot be written, or the one that was loaded is not as it was. What stood there before
+            still does.
         """
-        if not safe_serialization:
+        if not check_flag(safe_serialization, "safe_serialization"):
             raise InputError("safe_serialization: found False, expected True; pickled weights are never written")
         names = [name for name, function in BY_NAME.items() if function is self.activation_fn]
         if not names:
             raise InputError(
-                f"activation_fn: found {self.activation_fn!r}, expected one of {list(BY_NAME)} to be saved by name;"
+                f"activation_fn: found {show(self.activation_fn)}, expected one of {list(BY_NAME)} to be saved by name;"
                 " set model.activation_fn first"
             )
         settings = {
@@ -481,7 +515,11 @@ class CrossEncoder:
             "prompts": self.prompts,
             "default_prompt_name": self.default_prompt_name,
         }
-        save_folder(self.model_path, Path(path), settings, self.max_seq_length)
+        try:
+            target = Path(path)
+        except TypeError:
+            raise InputTypeError(f"path: found {describe(path)}, expected the name of a folder; pass one") from None
+        save_folder(self.model_path, self._files, self._config, target, settings, self.max_seq_length)
 
     def save(self, path: str | os.PathLike[str], **kwargs: Any) -> None:
         """Write the model into a folder; the same as `save_pretrained`."""
@@ -517,16 +555,18 @@ class CrossEncoder:
     def _logits(
         self, pairs: list[Pair], batch_size: int, show_progress_bar: bool | None, max_length: int, windows: bool = False
     ) -> NDArray[Any]:
-        check_count(batch_size, "batch_size", low=1)
+        batch_size = min(check_count(batch_size, "batch_size", low=1), max(len(pairs), 1))
         if show_progress_bar is None:
             show_progress_bar = logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG)
-        with _progress(len(pairs), show_progress_bar) as on_progress:
+        if not check_flag(show_progress_bar, "show_progress_bar"):
+            return self._scorer.logits(pairs, max_length, batch_size, lambda count: None, windows)
+        with self._show_progress(len(pairs)) as on_progress:
             return self._scorer.logits(pairs, max_length, batch_size, on_progress, windows)
 
     def _check_length(self, max_length: Any, usable: int) -> int:
         length = check_count(max_length, "max_length", low=self._num_special + 1)
         if length > usable:
-            raise InputError(f"max_length: found {length}, the model has positions for {usable}; choose no more")
+            raise InputError(f"max_length: found {show(length)}, the model has positions for {usable}; choose no more")
         return length
 
 
@@ -540,7 +580,11 @@ def _torch() -> Any:
 
 def _scores(logits: NDArray[Any], activation: Activation) -> NDArray[Any]:
     """Apply the activation to logits (N, labels); one label gives scores (N,)."""
-    scores = np.asarray(activation(logits.copy())) if len(logits) else logits  # a copy: it may work in place
+    made = activation(logits.copy()) if len(logits) else logits  # a copy: it may work in place
+    try:
+        scores = np.asarray(made)
+    except ValueError as error:  # rows of different lengths
+        raise InputError(f"activation_fn: made no array ({error}), expected shape {logits.shape}; correct it") from None
     if scores.dtype.kind not in "biuf":
         raise InputTypeError(f"activation_fn: made {scores.dtype}, expected real numbers; correct it")
     if scores.shape != logits.shape:
@@ -548,18 +592,19 @@ def _scores(logits: NDArray[Any], activation: Activation) -> NDArray[Any]:
             f"activation_fn: made shape {scores.shape} of logits {logits.shape}, expected the same; correct it"
         )
     if scores.dtype != logits.dtype:
-        scores = scores.astype(float32)
+        with np.errstate(over="ignore"):  # beyond float32 is infinity
+            scores = scores.astype(float32)
     if not len(logits):
         return np.empty(0, scores.dtype)
     return scores[:, 0] if scores.shape[1] == 1 else scores
 
 
-@contextlib.contextmanager
-def _progress(total: int, show: bool) -> Iterator[Callable[[int], object]]:
-    """Give a function that is told how many more pairs are done."""
-    if not show:
-        yield lambda count: None
-        return
-    tqdm = importlib.import_module("huggingface_hub.utils").tqdm  # here, because it is slow to import
-    with tqdm(total=total, desc="Pairs", unit="pair") as bar:
-        yield bar.update
+def _check_order(scores: NDArray[Any], pairs: list[Pair]) -> None:
+    """Refuse what an activation made of a pair if it is not a number: it has no place in a ranking."""
+    wrong = np.isnan(scores)
+    if wrong.any():
+        place = int(np.argmax(wrong.reshape(len(pairs), -1).any(axis=1)))
+        raise NonFiniteScoreError(
+            f"pair {place} {show(pairs[place])}: found nan, expected a number; the logits are finite, so correct"
+            " activation_fn"
+        )

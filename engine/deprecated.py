@@ -5,6 +5,8 @@ import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from .inputs import show
+
 logger = logging.getLogger("numbert")
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,7 +38,7 @@ def accept_old_constructor(function: F) -> F:
         for name, value in zip(OLD_POSITIONS, args[1:], strict=False):
             logger.warning(
                 "Passing `%s` as a positional argument to CrossEncoder is deprecated. "
-                "Please use `%s=%r` as a keyword argument instead.", name, name, value,
+                "Please use `%s=%s` as a keyword argument instead.", name, name, show(value),
             )  # fmt: skip
             kwargs.setdefault(name, value)
         if len(args) > 1 + len(OLD_POSITIONS):
@@ -52,7 +54,7 @@ def accept_old_constructor(function: F) -> F:
                 kwargs.setdefault(new, value)
         if "classifier_dropout" in kwargs:
             value = kwargs.pop("classifier_dropout")
-            instead = f"`config_kwargs={{'classifier_dropout': {value}}}`"
+            instead = f"`config_kwargs={{'classifier_dropout': {show(value)}}}`"
             logger.warning(
                 "The CrossEncoder `classifier_dropout` argument is deprecated. Please use %s instead.", instead
             )

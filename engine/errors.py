@@ -12,7 +12,7 @@ class InputTypeError(NumbertError, TypeError):
 
 
 class NonFiniteScoreError(NumbertError, ArithmeticError):
-    """A pair's logits are infinite or not a number."""
+    """A pair's logits are infinite or not a number, or an activation makes of them what is not a number."""
 
 
 class ParityError(NumbertError, ArithmeticError):
@@ -21,3 +21,7 @@ class ParityError(NumbertError, ArithmeticError):
 
 class BackendError(NumbertError, RuntimeError):
     """The chosen backend cannot run on this machine."""
+
+
+class SaveError(NumbertError, OSError):
+    """A model cannot be written to a folder; what stood there before still does."""

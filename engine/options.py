@@ -6,11 +6,13 @@ from typing import Any
 
 from .deprecated import warn_once
 from .errors import InputError, InputTypeError
+from .inputs import check_flag, check_text, show
 
 logger = logging.getLogger("numbert")
 
 DEVICES = {"auto": None, "cpu": "cpu", "cuda": "cuda", "cuda:0": "cuda"}
-ATTENTION = ("eager", "sdpa", "flash_attention_2", None)  # ways to compute the same; ours is our own
+ATTENTION = ("eager", "sdpa", "flash_attention_2")  # ways to compute the same; ours is our own
+TRUNCATION = "longest_first"  # the only way that numbert truncates
 
 
 class NoModelCard:
@@ -31,10 +33,14 @@ def backend_of_device(device: Any, backend: str) -> str:
     name = _name_of_device(device)
     if name == "cuda":
         if backend not in ("auto", "torch", "cuda"):
-            raise InputError(f"device: found {device!r} with backend {backend!r}, expected one place; leave out one")
+            raise InputError(
+                f"device: found {show(device)} with backend {show(backend)}, expected one place; leave out one"
+            )
         return "cuda"
     if name == "cpu" and backend == "cuda":
-        raise InputError(f"device: found {device!r} with backend 'cuda', expected one place; leave out one of the two")
+        raise InputError(
+            f"device: found {show(device)} with backend 'cuda', expected one place; leave out one of the two"
+        )
     return backend
 
 
@@ -48,16 +54,18 @@ def check_device(device: Any, own: str) -> None:
     """
     for name in device if isinstance(device, list | tuple) else [device]:
         if _name_of_device(name) not in (None, own):
-            raise InputError(f"device: found {name!r}, the model was loaded for {own!r}; leave it out, or load another")
+            raise InputError(
+                f"device: found {show(name)}, the model was loaded for {own!r}; leave it out, or load another"
+            )
 
 
 def _name_of_device(device: Any) -> str | None:
     """Return "cpu", "cuda", or None where there is no choice."""
-    name = "auto" if device is None else str(device)  # torch.device prints its name
+    name = "auto" if device is None else _text_of(device)  # torch.device prints its name
     if name not in DEVICES:
         raise InputError(
-            f"device: found {device!r}, expected None, 'cpu' or 'cuda'; leave it out, or choose among several GPUs by"
-            " CUDA_VISIBLE_DEVICES"
+            f"device: found {show(device)}, expected None, 'cpu' or 'cuda'; leave it out, or choose among several GPUs"
+            " by CUDA_VISIBLE_DEVICES"
         )
     return DEVICES[name]
 
@@ -75,7 +83,7 @@ def check_unused(**options: Any) -> None:
 
 def check_trust(trust_remote_code: bool) -> None:
     """Accept the permission, and say that it is not used: no code of a model is ever run."""
-    if trust_remote_code:
+    if check_flag(trust_remote_code, "trust_remote_code"):
         warn_once("trust_remote_code: numbert never runs a model's code; a model that needs it is refused.")
 
 
@@ -89,11 +97,11 @@ def dtype_from(model_kwargs: Mapping[str, Any] | None, dtype: str) -> str:
     """
     for name, value in _settings("model_kwargs", model_kwargs):
         if name in ("dtype", "torch_dtype"):
-            asked = str(value).removeprefix("torch.")
+            asked = _text_of(value).removeprefix("torch.")
             if asked not in ("auto", "None"):  # both: numbert's default, which is float32 whatever the file holds
                 dtype = asked
-        elif name != "attn_implementation" or value not in ATTENTION:
-            raise InputError(f"model_kwargs[{name!r}]: found {value!r}, expected only 'dtype'; leave it out")
+        elif name != "attn_implementation" or not (value is None or _text_of(value) in ATTENTION):
+            raise InputError(f"model_kwargs[{name!r}]: found {show(value)}, expected only 'dtype'; leave it out")
     return dtype
 
 
@@ -105,9 +113,9 @@ def check_kept_modules(names: Any, dtype: str) -> None:
     InputError
         When modules are named and the dtype is not "float32" or "float64".
     """
-    if names and dtype not in ("float32", "float64"):
+    if dtype not in ("float32", "float64") and check_flag(names, "keep_in_fp32_modules"):
         raise InputError(
-            f"keep_in_fp32_modules: found {names!r} with dtype {dtype!r}, expected None: embeddings, attention,"
+            f"keep_in_fp32_modules: found {show(names)} with dtype {dtype!r}, expected None: embeddings, attention,"
             " LayerNorm and head always stay float32, other modules cannot be chosen; leave it out"
         )
 
@@ -119,7 +127,7 @@ def num_labels_from(config_kwargs: Mapping[str, Any] | None, num_labels: int | N
             num_labels = value if num_labels is None else num_labels
         elif name != "classifier_dropout":  # acts in training only
             raise InputError(
-                f"config_kwargs[{name!r}]: found {value!r}, expected only 'num_labels'; edit config.json instead"
+                f"config_kwargs[{name!r}]: found {show(value)}, expected only 'num_labels'; edit config.json instead"
             )
     return num_labels
 
@@ -129,10 +137,10 @@ def max_length_from(processor_kwargs: Mapping[str, Any] | None, max_length: int 
     for name, value in _settings("processor_kwargs", processor_kwargs):
         if name in ("model_max_length", "max_length"):
             max_length = value if max_length is None else max_length
-        elif name not in ("use_fast", "padding_side") and (name, value) != ("truncation_side", "right"):
+        elif name not in ("use_fast", "padding_side") and (name, _text_of(value)) != ("truncation_side", "right"):
             # use_fast: there is no slow one; padding_side: there is no padding
             raise InputError(
-                f"processor_kwargs[{name!r}]: found {value!r}, expected only 'model_max_length'; leave it out"
+                f"processor_kwargs[{name!r}]: found {show(value)}, expected only 'model_max_length'; leave it out"
             )
     return max_length
 
@@ -154,9 +162,9 @@ def max_length_of_call(processing_kwargs: Mapping[str, Any] | None) -> int | Non
         for name, value in _settings(f"processing_kwargs[{kind!r}]", settings):
             if name == "max_length":
                 length = value
-            elif name != "padding" and (name, value) not in (("truncation", True), ("truncation", "longest_first")):
+            elif name != "padding" and not (name == "truncation" and (value is True or _text_of(value) == TRUNCATION)):
                 place = f"processing_kwargs[{kind!r}][{name!r}]"
-                raise InputError(f"{place}: found {value!r}, expected only 'max_length'; leave it out")
+                raise InputError(f"{place}: found {show(value)}, expected only 'max_length'; leave it out")
     return length
 
 
@@ -166,4 +174,12 @@ def _settings(place: str, given: Any) -> Iterable[tuple[str, Any]]:
         return ()
     if not isinstance(given, Mapping):
         raise InputTypeError(f"{place}: found {type(given).__name__}, expected a dict; pass one")
-    return given.items()
+    return [(check_text(name, f"{place}, a name"), value) for name, value in given.items()]
+
+
+def _text_of(value: Any) -> str:
+    """Return what a value prints, shortened; where it cannot be printed, the name of its type, which is no option."""
+    try:
+        return str(value)[:100]
+    except Exception:
+        return type(value).__name__

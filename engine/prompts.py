@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from .errors import InputError, InputTypeError
-from .inputs import check_text
+from .inputs import check_text, show
 
 logger = logging.getLogger("numbert")
 
@@ -32,11 +32,12 @@ class Prompts(NamedTuple):
                     "Ignoring the `prompt_name` in favor of `prompt`."
                 )
             return prompt
-        if name is not None and not (isinstance(name, str) and name in self.by_name):
+        if name is not None and _plain(name) not in self.by_name:
             raise InputError(
-                f"Prompt name '{name}' not found in the configured prompts dictionary with keys {list(self.by_name)!r}."
+                f"Prompt name {show(name)} not found in the configured prompts dictionary with keys"
+                f" {list(self.by_name)!r}."
             )
-        chosen = name if name is not None else self.default_name
+        chosen = _plain(name) if name is not None else self.default_name
         return self.by_name.get(chosen, "") if chosen is not None else ""
 
 
@@ -50,7 +51,15 @@ def check_prompts(prompts: Any, default_name: Any) -> Prompts:
     """
     if not isinstance(prompts, Mapping):
         raise InputTypeError(f"prompts: found {type(prompts).__name__}, expected a dict of strings; pass one")
-    checked = {check_text(name, "prompts"): check_text(text, f"prompts[{name!r}]") for name, text in prompts.items()}
-    if default_name is not None and not (isinstance(default_name, str) and default_name in checked):
-        raise InputError(f"default_prompt_name: found {default_name!r}, expected one of {list(checked)}; add it")
-    return Prompts(checked, default_name)
+    checked = {
+        check_text(name, "prompts"): check_text(text, f"prompts[{show(name)}]") for name, text in prompts.items()
+    }
+    default = _plain(default_name)
+    if default_name is not None and default not in checked:
+        raise InputError(f"default_prompt_name: found {show(default_name)}, expected one of {list(checked)}; add it")
+    return Prompts(checked, default)
+
+
+def _plain(name: Any) -> str | None:
+    """Return the characters of a string of whatever class; None for anything else, which names no prompt."""
+    return str.__str__(name) if issubclass(type(name), str) else None

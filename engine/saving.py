@@ -1,14 +1,19 @@
 """Write a model's folder again, so that numbert and sentence-transformers load the same model from it."""
 
-import functools
+import contextlib
 import json
+import os
 import shutil
-import uuid
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..loaders.files import ModelFiles
+from ..loaders.spec import Config
 from ..loaders.tensors import INDEX, weight_files
+from .errors import SaveError
+from .inputs import show
 
 COPIED = ("README.md", "LICENSE", "tokenizer.json", "vocab.txt", "special_tokens_map.json", "vocab.json", "merges.txt")
 READ_BEFORE_OTHERS = ("model.safetensors", INDEX, "tokenizer.json", "vocab.txt", "merges.txt")
@@ -27,56 +32,148 @@ TORCH_PATHS = {
 }
 
 
-def save_folder(source: Path, target: Path, settings: Mapping[str, Any], max_length: int) -> None:
+def list_files(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return size and time of each file of weights and vocabulary, by name: they tell whether one has been replaced."""
+    with ModelFiles(folder) as opened:
+        weights = weight_files(opened)
+    index = [] if weights == ["model.safetensors"] else [INDEX]
+    paths = [folder / name for name in (*COPIED, *weights, *index) if (folder / name).is_file()]
+    return {path.name: (path.stat().st_size, path.stat().st_mtime_ns) for path in paths}
+
+
+def save_folder(
+    source: Path,
+    files: Mapping[str, tuple[int, int]],
+    config: Mapping[str, Any],
+    target: Path,
+    settings: Mapping[str, Any],
+    max_length: int,
+) -> None:
     """Copy the files of a model and write down what was set since it was loaded.
 
-    Every file is written beside its place and then put there, so that a full disk leaves no half file and what was
-    there before stays.
+    All files are written beside their places before the first is put there, so that a full disk leaves no half file,
+    and what was there before is put back when one cannot be placed.
 
     Parameters
     ----------
     source, target : Path
         Folders; they may be the same.
+    files : mapping
+        What `list_files` returned for the source when the model was loaded.
+    config : mapping
+        Its config.json as it was loaded.
     settings : mapping
         For config_sentence_transformers.json: "activation_fn", "prompts", "default_prompt_name".
     max_length : int
         For tokenizer_config.json.
+
+    Raises
+    ------
+    SaveError
+        When the target cannot be written, or the files of the source are not those that were loaded.
+    ConfigError, WeightsError
+        When files of the source are damaged or missing.
     """
-    tokenizer = source / "tokenizer_config.json"
-    tokenizer_settings = json.loads(tokenizer.read_bytes()) if tokenizer.is_file() else {}
-    config = json.loads((source / "config.json").read_bytes())
-    config.pop("sbert_ce_default_activation_function", None)
-    config["sentence_transformers"] = {"activation_fn": settings["activation_fn"]}
+    if list_files(source) != files:
+        raise SaveError(f"{source}: found other files than those that were loaded, expected the same; load it again")
+    texts = _settings_files(source, config, settings, max_length)
+    try:
+        _save(source, files, target, texts)
+    except SaveError:
+        raise
+    except OSError as error:
+        raise SaveError(
+            f"{error.filename or target!s:.500}: cannot save the model: found {error.strerror or error}, expected a"
+            " folder that can be written; give another place"
+        ) from error
+    except ValueError as error:  # a NUL, or a character that names of files cannot have here
+        raise SaveError(f"path: found {show(str(target))}, expected a folder's name ({error}); give another") from None
+
+
+def _settings_files(
+    source: Path, config: Mapping[str, Any], settings: Mapping[str, Any], max_length: int
+) -> dict[str, bytes]:
+    """Return the contents of the files that say how a model is used, by name."""
+    with ModelFiles(source) as opened:
+        tokenizer_settings = Config.read_if_there(opened, "tokenizer_config.json").values
+    own = {name: value for name, value in config.items() if name != "sbert_ce_default_activation_function"}
     written = {
         "tokenizer_config.json": {**tokenizer_settings, "model_max_length": max_length},
-        "config.json": config,
+        "config.json": {**own, "sentence_transformers": {"activation_fn": settings["activation_fn"]}},
         "modules.json": MODULES,
         "sentence_bert_config.json": MODULE_SETTINGS,
         "config_sentence_transformers.json": {"model_type": "CrossEncoder", **settings},
     }
-    texts = {name: json.dumps(content, indent=2, ensure_ascii=False).encode() for name, content in written.items()}
-    copied = [source / name for name in (*COPIED, INDEX) if (source / name).is_file()] + weight_files(source)
-    if (source / "model.safetensors").is_file():
-        copied = [path for path in copied if path.name != INDEX]
-    target.mkdir(parents=True, exist_ok=True)
-    for path in copied:
-        _put(target / path.name, functools.partial(shutil.copyfile, path))
-    for name, content in texts.items():
-        _put(target / name, functools.partial(_write, content))
-    # What another model left here would be read instead of, or together with, what was written.
-    for name in {*READ_BEFORE_OTHERS} - {path.name for path in copied}:
-        (target / name).unlink(missing_ok=True)
-
-
-def _write(content: bytes, place: Path) -> None:
-    place.write_bytes(content + b"\n")
-
-
-def _put(target: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file beside the target, then move it there in one step."""
-    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
-        write(beside)
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
+        return {name: json.dumps(content, indent=2).encode() + b"\n" for name, content in written.items()}
+    except RecursionError as error:
+        raise SaveError(
+            f"{source}: found a JSON file that is nested too deeply to be written again, expected some levels;"
+            " correct config.json or tokenizer_config.json"
+        ) from error
+
+
+def _save(source: Path, copied: Iterable[str], target: Path, texts: Mapping[str, bytes]) -> None:
+    """Make the folder, and in it all files or none."""
+    made = [folder for folder in (target, *target.parents) if not folder.exists()]
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        in_place = target.samefile(source)  # what would be copied is there already
+        names = {*texts, *copied}
+        gone = {*READ_BEFORE_OTHERS} - names
+        _check_places(target, names | gone)
+        with tempfile.TemporaryDirectory(prefix=".numbert-", dir=target) as beside:
+            new, old = Path(beside, "new"), Path(beside, "old")
+            new.mkdir()
+            old.mkdir()
+            for name in () if in_place else copied:
+                shutil.copyfile(source / name, new / name)
+            for name, text in texts.items():
+                (new / name).write_bytes(text)
+            _place(new, target, old, gone)
+    except BaseException:
+        for folder in made:  # the innermost first
+            with contextlib.suppress(OSError):  # not made, or meanwhile used by others
+                folder.rmdir()
+        raise
+
+
+def _check_places(target: Path, names: Iterable[str]) -> None:
+    """Refuse a target where something else stands in the place of a file."""
+    for name in sorted({*names, *READ_BEFORE_OTHERS}):
+        if (target / name).is_dir():
+            raise SaveError(f"{target / name}: found a folder, expected a file or nothing; give another place")
+
+
+def _place(new: Path, target: Path, old: Path, gone: Iterable[str]) -> None:
+    """Move all files of the folder `new` into the target, or none; `old` takes what was there before.
+
+    Files with the names `gone` are removed: what another model left there would be read instead of, or together with,
+    what was written.
+    """
+    names = sorted(path.name for path in new.iterdir())
+    for name in (*names, *gone):
+        with contextlib.suppress(FileNotFoundError):
+            _keep(target / name, old / name)
+    try:
+        for name in names:
+            (new / name).replace(target / name)
+        for name in gone:
+            (target / name).unlink(missing_ok=True)
+    except BaseException:
+        for name in names:
+            if not os.path.lexists(old / name):
+                (target / name).unlink(missing_ok=True)
+        for path in old.iterdir():
+            path.replace(target / path.name)
+        raise
+
+
+def _keep(path: Path, copy: Path) -> None:
+    """Let a file have a second name; where the file system gives only one, copy it."""
+    try:
+        os.link(path, copy, follow_symlinks=False)
+    except FileNotFoundError:
+        raise
+    except (OSError, NotImplementedError):
+        shutil.copy2(path, copy, follow_symlinks=False)

@@ -35,7 +35,12 @@ class Check(NamedTuple):
     what: str
     bound: str
     seen: str
-    passed: bool
+    passed: bool | None  # None: not compared
+
+    @property
+    def verdict(self) -> str:
+        """What the last column says."""
+        return {True: "ok", False: "BROKEN", None: "not compared"}[self.passed]
 
 
 def make_pairs(count: int) -> list[Pair]:
@@ -68,7 +73,8 @@ def verify(name: str | None, num_threads: int | None = None) -> list[Check]:
     Returns
     -------
     list of Check
-        The model is right when all have passed.
+        The model is right when none is broken. What cannot be compared here, because something is not installed, has
+        neither passed nor failed.
     """
     model = CrossEncoder(name, activation_fn="identity", num_threads=num_threads)
     exact = CrossEncoder(name, activation_fn="identity", backend="reference", dtype="float64", num_threads=num_threads)
@@ -82,7 +88,7 @@ def verify(name: str | None, num_threads: int | None = None) -> list[Check]:
     try:
         theirs = _Transformers(model.model_path, model.max_seq_length)
     except BackendError as error:
-        return [*checks, Check("against transformers", "", f"not compared: {error}", True)]
+        return [*checks, Check("against transformers", "", str(error), None)]
     expected = theirs.logits(few)
     return [
         *checks,

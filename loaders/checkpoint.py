@@ -1,9 +1,11 @@
 """Start here: a model's name becomes a checkpoint, all of whose files have been checked.
 
     source        name -> folder
+    files         the folder's files, each opened once
+    modules       modules.json: is it a model that is computed here?
     spec          config.json -> ModelSpec; bert, roberta and their like hold what differs between families
     encoder_names the tensors that a spec promises
-    tensors       safetensors -> weights under canonical names
+    tensors       safetensors files -> weights under canonical names
     tokenizer     tokenizer.json or vocab.txt -> token ids of a text
 
 No file is a pickle, none runs code, none is fetched from elsewhere than the hub.
@@ -17,6 +19,8 @@ from typing import Any, NamedTuple
 from . import bert, distilbert, electra, mpnet, roberta
 from .encoder_names import tensor_table
 from .errors import ConfigError
+from .files import ModelFiles
+from .modules import read_modules
 from .source import find_folder
 from .spec import Config, ModelSpec
 from .tensors import Weights, open_weights
@@ -35,14 +39,38 @@ class Saved(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """Everything that was read from a model's folder."""
+    """Everything that was read from a model's folder.
 
-    folder: Path
+    Its weights are read when they are asked for, inside the checkpoint's context. To leave that without an error is to
+    say that nothing more is needed: it is then proven that all was read from one and the same state of the folder.
+    """
+
+    files: ModelFiles
     spec: ModelSpec
     weights: Weights
     tokenizer: PairTokenizer
     saved: Saved
     config: dict[str, Any]  # config.json as it is
+
+    @property
+    def folder(self) -> Path:
+        """Where the model lies."""
+        return self.files.folder
+
+    def __enter__(self) -> "Checkpoint":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        """Close the files.
+
+        Raises
+        ------
+        ModelChangedError
+            When a file is not what it was when it was first looked at.
+        """
+        with self.files:
+            if kind is None:
+                self.files.check_unchanged()
 
 
 def load_checkpoint(name: str | os.PathLike[str] | None, **hub_options: Any) -> Checkpoint:
@@ -53,14 +81,17 @@ def load_checkpoint(name: str | os.PathLike[str] | None, **hub_options: Any) -> 
     ModelNotFoundError, ConfigError, WeightsError, TokenizerError
         When anything is not as it must be; nothing is guessed, nothing initialised at random.
     """
-    folder = find_folder(name, **hub_options)
-    config = Config.read(folder / "config.json")
+    files = ModelFiles(find_folder(name, **hub_options))
+    longest = read_modules(files)
+    config = Config.read(files, "config.json")
     family = _family(config)
     spec: ModelSpec = family.read_spec(config)
-    weights = open_weights(folder, tensor_table(spec, family.NAMES), family.IGNORED)
-    tokenizer = load_tokenizer(folder, spec.vocab_size, spec.num_token_types)
+    weights = open_weights(files, tensor_table(spec, family.NAMES), family.IGNORED)
+    tokenizer = load_tokenizer(files, spec.vocab_size, spec.num_token_types)
     _check_template(config, spec, tokenizer.template)
-    return Checkpoint(folder, spec, weights, tokenizer, _read_saved(folder, config), config.values)
+    if longest is not None:
+        tokenizer = tokenizer._replace(max_length=max(longest, tokenizer.template.num_special + 1))
+    return Checkpoint(files, spec, weights, tokenizer, _read_saved(files, config), config.values)
 
 
 def _family(config: Config) -> ModuleType:
@@ -90,10 +121,9 @@ def _check_template(config: Config, spec: ModelSpec, template: PairTemplate) -> 
         raise config.error("type_vocab_size", spec.num_token_types, expected)
 
 
-def _read_saved(folder: Path, config: Config) -> Saved:
+def _read_saved(files: ModelFiles, config: Config) -> Saved:
     """Return what the author saved; the three places of the activation are those of sentence-transformers."""
-    path = folder / "config_sentence_transformers.json"
-    newer = Config.read(path) if os.path.lexists(path) else Config(path, {})
+    newer = Config.read_if_there(files, "config_sentence_transformers.json")
     places = [
         (newer.path, newer.values.get("activation_fn")),
         (config.path, _object(config, "sentence_transformers").get("activation_fn")),

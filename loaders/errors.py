@@ -9,12 +9,20 @@ class ModelNotFoundError(NumbertError, FileNotFoundError):
     """No such folder or hub model, or a file that a model must have is missing."""
 
 
+class ModelIsFileError(ModelNotFoundError, NotADirectoryError):
+    """A file was named where the folder of a model must be."""
+
+
 class ConfigError(NumbertError, ValueError):
     """A configuration file cannot be read, contradicts itself, or asks for something that numbert does not compute."""
 
 
 class WeightsError(NumbertError, ValueError):
     """A weights file is damaged, or its tensors are not those that the configuration promises."""
+
+
+class ModelChangedError(NumbertError, RuntimeError):
+    """A model's files changed while they were read; what was read may be of two models, and is thrown away."""
 
 
 class TokenizerError(NumbertError, ValueError):

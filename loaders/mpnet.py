@@ -21,5 +21,7 @@ NAMES = EncoderNames(
 
 def read_spec(config: Config) -> ModelSpec:
     """Check a config.json."""
-    buckets = config.integer("relative_attention_num_buckets", 32, low=4, high=1024)
+    # A quarter of the buckets are for single distances, the next quarter lead logarithmically up to 128: see
+    # `bucket_of_distance`. From 512 on nothing would be left for those.
+    buckets = config.integer("relative_attention_num_buckets", 32, low=4, high=511)
     return read_sizes(config, num_token_types=0, relative_buckets=buckets, **positions_after_padding(config))

@@ -1,10 +1,12 @@
 """From a model's name to a folder on this machine: the embedded model, a local folder, or a model of the hub."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
 
-from .errors import ModelNotFoundError, NumbertError
+from .errors import ModelIsFileError, ModelNotFoundError, NumbertError
+from .files import ModelFiles
 from .tensors import weight_files
 
 EMBEDDED_MODEL = "tiny-reranker"
@@ -16,6 +18,7 @@ HUB_FILES = [
     "config.json",
     "config_sentence_transformers.json",
     "modules.json",
+    "sentence_bert_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -56,21 +59,23 @@ def find_folder(
     ------
     ModelNotFoundError
         When there is no such folder or model, the hub cannot be reached, or a needed file is missing.
-    NotADirectoryError
+    ModelIsFileError
         When the name is that of a file.
+    TypeError
+        When the name is none.
     """
     if name is None:
         return EMBEDDED_FOLDER
+    if not isinstance(name, str | os.PathLike):
+        raise TypeError(f"model_name_or_path: found {type(name).__name__}, expected a str or a path; pass one")
     path = Path(name)
-    if os.path.isfile(path):  # unlike path.is_file(), False for names that no file can have
-        raise NotADirectoryError(
+    if os.path.isdir(path):  # unlike path.is_dir(), False for names that no file can have
+        _check_folder(path)
+        return path
+    if os.path.exists(path):
+        raise ModelIsFileError(
             f"{path}: found a file, expected the folder with the model's config.json; name the folder"
         )
-    if os.path.isdir(path):
-        missing = missing_files(path)
-        if missing:
-            raise ModelNotFoundError(f"{path}: found no {missing[0]}{_advice(path)}")
-        return path
     if not isinstance(name, str) or _looks_like_a_path(name):
         raise ModelNotFoundError(
             f"{name}: found no such folder, expected one with a model's files, or a hub id 'owner/model'"
@@ -81,7 +86,20 @@ def find_folder(
 
 def missing_files(folder: Path) -> list[str]:
     """Name each needed file that the folder lacks."""
-    return [" or ".join(row) for row in NEEDED_FILES if not any((folder / name).is_file() for name in row)]
+    return [" or ".join(row) for row in NEEDED_FILES if not any(os.path.exists(folder / name) for name in row)]
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be entered, or lacks a needed file."""
+    try:
+        os.stat(os.path.join(folder, "."))
+    except OSError as error:
+        raise ModelNotFoundError(
+            f"{folder}: cannot be entered: {error.strerror}; change its permissions or those of the folders above"
+        ) from error
+    missing = missing_files(folder)
+    if missing:
+        raise ModelNotFoundError(f"{folder}: found no {missing[0]}{_advice(folder)}")
 
 
 def _looks_like_a_path(name: str) -> bool:
@@ -89,7 +107,10 @@ def _looks_like_a_path(name: str) -> bool:
 
 
 def _advice(folder: Path) -> str:
-    if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
+    names: list[str] = []
+    with contextlib.suppress(OSError):  # a folder may be entered and still not be listed
+        names = os.listdir(folder)
+    if any(name.endswith((".bin", ".pt")) for name in names):
         return (
             "; the pickled weights there are never loaded, since reading a pickle can run any code. Convert the model"
             " once, where torch is installed, with transformers' save_pretrained(folder, safe_serialization=True)"
@@ -146,7 +167,8 @@ def _find_in_cache(arguments: dict[str, Any]) -> Path | None:
     if missing_files(folder):
         return None
     try:
-        weight_files(folder)
+        with ModelFiles(folder) as files:
+            weight_files(files)
     except NumbertError:  # of the shards that the index names, some are not there
         return None
     return folder

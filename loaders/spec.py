@@ -1,13 +1,18 @@
 """What a model computes: the numbers of its config.json, checked, in one frozen record."""
 
 import json
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError
+from .files import ModelFiles
 
-LARGEST_JSON = 64 * 2**20  # bytes; a tokenizer.json of 250,000 words takes 17 MB
+LARGEST_JSON = 8 * 2**20  # bytes; in memory, JSON takes up to 20 times as much. The index of 1,000 layers takes 1 MB
+
+# Backends add each token type to each position at load: a table that the files do not hold. Real models have 1 or 2.
+MOST_TOKEN_TYPES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +55,19 @@ class Config:
         self.values = values
 
     @classmethod
-    def read(cls, path: Path) -> "Config":
-        """Read a JSON object."""
-        values = read_json(path)
+    def read(cls, files: ModelFiles, name: str, limit: int = LARGEST_JSON) -> "Config":
+        """Read a file that holds a JSON object."""
+        path, values = files.folder / name, read_json(files, name, limit)
         if not isinstance(values, dict):
             raise ConfigError(
                 f"{path}: found a JSON {type(values).__name__}, expected an object; download the file again"
             )
         return cls(path, values)
+
+    @classmethod
+    def read_if_there(cls, files: ModelFiles, name: str) -> "Config":
+        """Read a file that a model need not have; its absence is an empty object."""
+        return cls.read(files, name) if name in files else cls(files.folder / name, {})
 
     def integer(self, key: str, default: int | None = None, *, low: int = 1, high: int = 1 << 16) -> int:
         """Return an integer within bounds."""
@@ -83,7 +93,8 @@ class Config:
     def error(self, key: str, found: Any, expected: str) -> ConfigError:
         """Make the error for a key."""
         return ConfigError(
-            f"{self.path}: {key}: found {found!r}, expected {expected}; correct the file or choose another model"
+            f"{self.path}: {key}: found {reprlib.repr(found)}, expected {expected}; correct the file or choose another"
+            " model"
         )
 
     def _value(self, key: str, default: Any) -> Any:
@@ -99,27 +110,30 @@ class Config:
             return self.integer("num_labels", 2, high=4096)
         if not isinstance(labels, dict) or not labels:
             raise self.error("id2label", labels, "an object with one entry for each label")
+        stated = self.values.get("num_labels")
+        if stated not in (None, len(labels)):
+            raise self.error("num_labels", stated, f"{len(labels)}, the number of entries of id2label")
         return len(labels)
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
+def read_json(files: ModelFiles, name: str, limit: int = LARGEST_JSON) -> Any:
+    """Read a JSON file of at most `limit` bytes.
 
     Raises
     ------
     ConfigError
-        When it is missing, too large, or no JSON.
+        When it is missing, too large, no regular file, or no JSON.
     """
+    path, content = files.folder / name, files.open(name, ConfigError).read(limit)
     try:
-        if path.stat().st_size > LARGEST_JSON:
-            raise ConfigError(
-                f"{path}: found {path.stat().st_size} bytes, expected at most {LARGEST_JSON}; is this the file?"
-            )
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}; check the file and its permissions") from error
-    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or nested without end
+        return json.loads(content.decode())
+    except ValueError as error:  # no JSON or no UTF-8
         raise ConfigError(f"{path}: found no valid JSON: {error}; download the file again") from error
+    except RecursionError as error:
+        raise ConfigError(
+            f"{path}: found JSON that is nested deeper than the call stack has room, expected a few levels; choose"
+            " another model, or load it from a function that is not called so deep in a recursion"
+        ) from error
 
 
 def read_sizes(config: Config, **rules: Any) -> ModelSpec:
@@ -154,7 +168,7 @@ def read_sizes(config: Config, **rules: Any) -> ModelSpec:
     }
     sizes |= {"embedding_size": sizes["hidden_size"], **rules}
     if "num_token_types" not in sizes:
-        sizes["num_token_types"] = config.integer("type_vocab_size", 2, high=1024)
+        sizes["num_token_types"] = config.integer("type_vocab_size", 2, high=MOST_TOKEN_TYPES)
     spec = ModelSpec(**sizes)
     if spec.hidden_size % spec.num_heads:
         raise ConfigError(

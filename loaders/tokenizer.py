@@ -5,7 +5,6 @@ The `tokenizers` library turns one text into token ids. The template of a pair a
 truncates the calls of other threads. tokenizer.json is taken as published.
 """
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -13,6 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from .errors import ConfigError, TokenizerError
+from .expansion import MOST_OF_A_TEXT, Growth, measure_growth
+from .files import ModelFiles
 from .spec import Config
 
 Result = TypeVar("Result")
@@ -20,9 +21,13 @@ BERTS_SPECIAL = {name: f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cl
 ROBERTAS_SPECIAL = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
 CLASSES_OF_VOCABULARY = ("Bert", "Electra", "DistilBert", "PreTrained")  # the last names no class in particular
 CLASSES_WITHOUT_TYPES = ("Roberta", "XLMRoberta", "Camembert", "MPNet", "DistilBert")
-
-
 FEW_TEXTS = 4
+LARGEST_FILE = 64 * 2**20  # bytes; a tokenizer.json of 250,000 words takes 17 MB
+LONGEST_WORD = 1000  # characters; WordPiece takes time that grows with the cube of it, and BERT's is 100
+# A pair shows the template; two with other words, and other numbers of them, show whether it was understood; the last
+# has characters that are rarely in a vocabulary, on which no tokenizer must fail.
+TEMPLATE_PAIR = ("a", "a")
+PROBES = (("one", "two three"), ("four five six", "7"), ("\u9f98", "\U0001f9ff"))
 
 
 class PairTemplate(NamedTuple):
@@ -47,6 +52,7 @@ class PairTokenizer(NamedTuple):
     max_length: int | None  # as the files say; None when they set no limit
     path: Path  # the file that it was made from
     pad_token: str | None
+    growth: Growth
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Return the token ids of each text, without special tokens, not truncated. Safe in any number of threads."""
@@ -57,10 +63,12 @@ class PairTokenizer(NamedTuple):
             encoded = (self.tokenizer.encode_batch_fast(batch, add_special_tokens=False) for batch in batches)
             return [encoding.ids for batch in encoded for encoding in batch]
 
+        for text in texts if self.growth.steps else ():
+            _check_growth(self.path, self.growth, text)
         return _guard(self.path, encode)
 
 
-def load_tokenizer(folder: Path, vocab_size: int, num_token_types: int) -> PairTokenizer:
+def load_tokenizer(files: ModelFiles, vocab_size: int, num_token_types: int) -> PairTokenizer:
     """Read tokenizer.json, or what older checkpoints have: vocab.txt, or vocab.json with merges.txt.
 
     The token types of a pair are all 0 where the model has none, and where the tokenizer is of a class that
@@ -69,24 +77,19 @@ def load_tokenizer(folder: Path, vocab_size: int, num_token_types: int) -> PairT
     Raises
     ------
     TokenizerError
-        When a file is damaged, or knows ids for which the model has no row.
+        When a file is damaged, knows ids for which the model has no row, or asks for what numbert does not do.
     """
-    config_path = folder / "tokenizer_config.json"
-    config = Config.read(config_path) if os.path.lexists(config_path) else Config(config_path, {})
+    config = Config.read_if_there(files, "tokenizer_config.json")
     side = config.values.get("truncation_side", "right")
     if side != "right":
         raise TokenizerError(
-            f"{config_path}: truncation_side: found {side!r}, expected 'right', all there is; correct the file"
+            f"{config.path}: truncation_side: found {side!r:.40}, expected 'right', all there is; correct the file"
         )
-    path = folder / "tokenizer.json"
-    if path.is_file():
-        tokenizer = _guard(path, lambda: Tokenizer.from_file(str(path)))
-    elif (folder / "vocab.txt").is_file():
-        path = folder / "vocab.txt"
-        tokenizer = _guard(path, lambda: _from_vocabulary(path, config))
-    else:
-        path = folder / "merges.txt"
-        tokenizer = _guard(path, lambda: _from_merges(folder / "vocab.json", path, config))
+    path, tokenizer = _make_tokenizer(files, config)
+    _check_model(path, tokenizer)
+    growth = _guard(path, lambda: measure_growth(tokenizer))
+    for text in (*TEMPLATE_PAIR, *(text for pair in PROBES for text in pair)):
+        _check_growth(path, growth, text)
     tokenizer.no_truncation()  # some files carry the settings of whoever saved them
     tokenizer.no_padding()
     template = _guard(path, lambda: _observe_template(path, tokenizer))
@@ -95,9 +98,49 @@ def load_tokenizer(folder: Path, vocab_size: int, num_token_types: int) -> PairT
     _check_ids(path, tokenizer, template, vocab_size)
     limit = _max_length(config, low=template.num_special + 1)
     pad_token = _special_token(config, "pad") if "pad_token" in config.values else None
-    result = PairTokenizer(tokenizer, template, limit, path, pad_token)
-    result.encode(["\u9f98 \U0001f9ff"])  # must not fail on characters that are rarely in a vocabulary
-    return result
+    return PairTokenizer(tokenizer, template, limit, path, pad_token, growth)
+
+
+def _make_tokenizer(files: ModelFiles, config: Config) -> tuple[Path, Tokenizer]:
+    """Return the tokenizer, and the file that it was made from."""
+
+    def content(name: str) -> str:
+        return files.open(name, TokenizerError).read(LARGEST_FILE).decode()
+
+    if "tokenizer.json" in files:
+        path = files.folder / "tokenizer.json"
+        return path, _guard(path, lambda: Tokenizer.from_str(content(path.name)))
+    if "vocab.txt" in files:
+        path = files.folder / "vocab.txt"
+        return path, _guard(path, lambda: _from_vocabulary(path, content(path.name), config))
+    path = files.folder / "merges.txt"
+    vocabulary = Config.read(files, "vocab.json", LARGEST_FILE)
+    return path, _guard(path, lambda: _from_merges(vocabulary, content(path.name), config))
+
+
+def _check_growth(path: Path, growth: Growth, text: str) -> None:
+    """Refuse a text that the normalizer makes too long."""
+    excess = growth.find_excess(text)
+    if excess is not None:
+        raise TokenizerError(
+            f"{path}: found a normalizer that makes {excess} characters of a text of {len(text)}, expected at"
+            f" most {MOST_OF_A_TEXT} times as many; choose another model"
+        )
+
+
+def _check_model(path: Path, tokenizer: Tokenizer) -> None:
+    """Refuse what makes ids a matter of chance, or of hours."""
+    dropout = getattr(tokenizer.model, "dropout", None)
+    if dropout:
+        raise TokenizerError(
+            f"{path}: model.dropout: found {dropout:g}, which gives a text other tokens each time, expected none;"
+            " set it to null"
+        )
+    longest = getattr(tokenizer.model, "max_input_chars_per_word", 0)
+    if longest > LONGEST_WORD:
+        raise TokenizerError(
+            f"{path}: model.max_input_chars_per_word: found {longest}, expected at most {LONGEST_WORD}; set it to 100"
+        )
 
 
 def _gives_types(config: Config) -> bool:
@@ -112,7 +155,7 @@ def _guard(path: Path, action: Callable[[], Result]) -> Result:
     """Run what may fail inside the library, and name the file when it does."""
     try:
         return action()
-    except (ConfigError, TokenizerError):
+    except (ConfigError, TokenizerError, MemoryError, RecursionError):  # the last two are not the file's fault
         raise
     except BaseException as error:
         # Hostile files make the library panic, and its PanicException is not an Exception.
@@ -123,7 +166,7 @@ def _guard(path: Path, action: Callable[[], Result]) -> Result:
 
 def _observe_template(path: Path, tokenizer: Tokenizer) -> PairTemplate:
     """Learn the template by encoding a pair: every kind of post-processor can be read this way."""
-    encoding = tokenizer.encode("a", "a")
+    encoding = tokenizer.encode(*TEMPLATE_PAIR)
     sequences, ids, types = encoding.sequence_ids, encoding.ids, encoding.type_ids
     if 0 not in sequences or 1 not in sequences:
         raise TokenizerError(
@@ -145,7 +188,24 @@ def _observe_template(path: Path, tokenizer: Tokenizer) -> PairTemplate:
             f"{path}: found a template that numbert cannot reproduce, expected special tokens around two texts"
         )
     kinds = [types[part][0] if types[part] else 0 for part in parts]
-    return PairTemplate(before, between, after, (kinds[0], kinds[1], kinds[2], kinds[3], kinds[4]))
+    template = PairTemplate(before, between, after, (kinds[0], kinds[1], kinds[2], kinds[3], kinds[4]))
+    for pair in PROBES:
+        _check_template(path, tokenizer, template, pair)
+    return template
+
+
+def _check_template(path: Path, tokenizer: Tokenizer, template: PairTemplate, pair: tuple[str, str]) -> None:
+    """Refuse a template that gives another pair other tokens than the library does."""
+    expected = tokenizer.encode(*pair)
+    first, second = (tokenizer.encode(text, add_special_tokens=False).ids for text in pair)
+    parts = (template.before, first, template.between, second, template.after)
+    ids = [number for part in parts for number in part]
+    types = [kind for part, kind in zip(parts, template.types, strict=True) for _ in part]
+    if (ids, types) != (expected.ids, expected.type_ids):
+        raise TokenizerError(
+            f"{path}: found a template that numbert cannot reproduce: {pair} should become tokens {expected.ids} of"
+            f" types {expected.type_ids}; expected special tokens around two texts, each of which stands there once"
+        )
 
 
 def _check_ids(path: Path, tokenizer: Tokenizer, template: PairTemplate, vocab_size: int) -> None:
@@ -166,7 +226,7 @@ def _max_length(config: Config, low: int) -> int | None:
     return config.integer("model_max_length", low=low, high=10**9)
 
 
-def _from_vocabulary(path: Path, config: Config) -> Tokenizer:
+def _from_vocabulary(path: Path, content: str, config: Config) -> Tokenizer:
     """Build BERT's WordPiece tokenizer from its vocabulary, one token a line, and tokenizer_config.json."""
     kind = str(config.values.get("tokenizer_class", "Bert"))
     if not kind.startswith(CLASSES_OF_VOCABULARY):
@@ -174,8 +234,8 @@ def _from_vocabulary(path: Path, config: Config) -> Tokenizer:
             f"{path}: found tokenizer_class {kind!r}, expected BERT's; others need a tokenizer.json: let transformers"
             " load the tokenizer and save it"
         )
-    tokens = path.read_text("utf-8").split("\n")
-    vocabulary = {token.rstrip("\r"): i for i, token in enumerate(tokens) if token or i < len(tokens) - 1}
+    tokens = content.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    vocabulary = {token: i for i, token in enumerate(tokens) if token or i < len(tokens) - 1}
     special = {name: _special_token(config, name) for name in BERTS_SPECIAL}
     for name in ("unk", "sep", "cls"):
         if special[name] not in vocabulary:
@@ -202,20 +262,31 @@ def _from_vocabulary(path: Path, config: Config) -> Tokenizer:
     return tokenizer
 
 
-def _from_merges(vocabulary: Path, merges: Path, config: Config) -> Tokenizer:
+def _from_merges(vocabulary: Config, merges: str, config: Config) -> Tokenizer:
     """Build RoBERTa's tokenizer: byte pairs, with two separators between the texts of a pair."""
-    tokenizer = Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
+    lines = [line.removesuffix("\r") for line in merges.removesuffix("\n").split("\n")]
+    lines = [line for line in lines if not line.startswith("#version")]
+    tokenizer = Tokenizer(models.BPE(vocabulary.values, [_merge(line) for line in lines]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(config.values.get("add_prefix_space")))
     special = {name: _special_token(config, name, ROBERTAS_SPECIAL) for name in ROBERTAS_SPECIAL}
     ids = {}
     for name, token in special.items():
         number = tokenizer.token_to_id(token)
         if number is None:
-            raise TokenizerError(f"{vocabulary}: found no {name} token {token!r}, expected it; download the file again")
+            raise TokenizerError(
+                f"{vocabulary.path}: found no {name} token {token!r}, expected it; download the file again"
+            )
         ids[name] = (token, number)
     tokenizer.post_processor = processors.RobertaProcessing(ids["sep"], ids["cls"])
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special.values()])
     return tokenizer
+
+
+def _merge(line: str) -> tuple[str, str]:
+    first, _, second = line.partition(" ")
+    if not first or not second or " " in second:
+        raise ValueError(f"{line!r:.60} is no pair of tokens with a space between")
+    return first, second
 
 
 def _special_token(config: Config, name: str, defaults: Mapping[str, str] = BERTS_SPECIAL) -> str:

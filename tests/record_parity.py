@@ -51,9 +51,7 @@ def main() -> None:
 
 def section(title: str, checks: list[Check]) -> str:
     """Bring the checks of one model into a Markdown table."""
-    rows = [
-        f"| {check.what} | {check.bound} | {check.seen} | {'ok' if check.passed else 'BROKEN'} |" for check in checks
-    ]
+    rows = [f"| {check.what} | {check.bound} | {check.seen} | {check.verdict} |" for check in checks]
     return "\n".join([f"## {title}\n", "| what | bound | seen | |", "|---|---:|---:|---|", *rows, ""])
 
 

@@ -214,6 +214,28 @@ def test_logits_that_are_not_finite_are_refused_with_the_pair(model):
     assert np.isfinite(model.predict(PAIRS)).all()
 
 
+def nan_for_the_second(logits):
+    return np.where(np.arange(len(logits))[:, None] == 1, np.nan, logits)
+
+
+@pytest.mark.parametrize("call", ["predict", "rank"])
+def test_an_activation_that_makes_nan_is_refused_with_the_pair(model, call):
+    arguments = (PAIRS,) if call == "predict" else (QUERY, PASSAGES)
+    with pytest.raises(NonFiniteScoreError, match=r"pair 1 .*: found nan, expected a number; .*correct activation_fn"):
+        getattr(model, call)(*arguments, activation_fn=nan_for_the_second)
+
+
+def test_an_activation_may_make_infinities_which_have_an_order(model):
+    ranks = model.rank(QUERY, PASSAGES, activation_fn=lambda logits: np.where(logits == logits.max(), 1e300, -np.inf))
+    assert [rank["score"] for rank in ranks] == [np.inf, -np.inf, -np.inf]
+    assert ranks[0]["corpus_id"] == 1
+
+
+def test_an_activation_that_makes_rows_of_different_lengths_is_refused(model):
+    with pytest.raises(InputError, match=r"activation_fn: made no array .*, expected shape \(3, 1\)"):
+        model.predict(PAIRS, activation_fn=lambda logits: [[1], [1, 2], [3]])
+
+
 def test_several_labels(tmp_path, changed_folder):
     from safetensors.numpy import load_file, save_file
 
@@ -232,6 +254,8 @@ def test_several_labels(tmp_path, changed_folder):
     probabilities = model.predict(PAIRS, apply_softmax=True)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
     assert model.predict([]).shape == (0,)
+    with pytest.raises(NonFiniteScoreError, match=r"pair 0 .*: found nan"):  # infinity minus infinity
+        model.predict(PAIRS, apply_softmax=True, activation_fn=lambda logits: logits + np.inf)
     with pytest.raises(ValueError, match=r"rank\(\) only works for models with num_labels=1"):
         model.rank(QUERY, PASSAGES)
 

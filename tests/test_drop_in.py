@@ -2,15 +2,17 @@
 
 import copy
 import json
-import logging
+import os
 import pickle
+import shutil
+from unittest import mock
 
 import numpy as np
 import pytest
 from checkpoints import FAMILIES, GOLDENS, copy_checkpoint, edit_json
 from hostile_pairs import PAIRS
-from numbert import BackendError, CrossEncoder, InputError, InputTypeError
-from numbert.engine import deprecated
+from numbert import BackendError, CrossEncoder, InputError, InputTypeError, NumbertError, SaveError
+from numbert.engine import deprecated, saving
 from numbert.engine.activations import identity, sigmoid, tanh
 
 QUERY = "How many people live in Berlin?"
@@ -271,6 +273,28 @@ def test_saving_over_itself_keeps_the_weights(tmp_path):
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
+def test_a_model_is_saved_over_itself_again_and_again(tmp_path):
+    folder = copy_checkpoint("sharded-bfloat16", tmp_path)
+    model = CrossEncoder(folder)
+    for _ in range(3):
+        model.save(folder)
+    assert CrossEncoder(folder).predict(PAIRS[0]) == model.predict(PAIRS[0])
+
+
+def test_a_file_system_without_links_keeps_what_was_there_too(tmp_path, monkeypatch):
+    CrossEncoder(GOLDENS / "narrow").save_pretrained(tmp_path)
+    before = content_of(tmp_path)
+    monkeypatch.setattr(os, "link", mock.Mock(side_effect=PermissionError(1, "Operation not permitted")))
+    model = CrossEncoder(GOLDENS / "vocab-txt")
+    with monkeypatch.context() as patch:
+        fail_at(patch, saving.Path, "replace", OSError(28, "No space left on device"), 3)
+        with pytest.raises(SaveError, match="No space left on device"):
+            model.save_pretrained(tmp_path)
+    assert content_of(tmp_path) == before
+    model.save_pretrained(tmp_path)
+    assert CrossEncoder(tmp_path).predict(PAIRS[0]) == model.predict(PAIRS[0])
+
+
 @pytest.mark.parametrize(("first", "second"), [("narrow", "sharded-bfloat16"), ("sharded-bfloat16", "narrow")])
 def test_what_another_model_left_in_the_folder_is_not_read(tmp_path, first, second):
     CrossEncoder(GOLDENS / first).save_pretrained(tmp_path)
@@ -316,6 +340,156 @@ def test_what_cannot_be_saved_is_refused(tmp_path):
         CrossEncoder().save_pretrained(tmp_path, safe_serialization=False)
     with pytest.raises(InputError, match="to be saved by name"):
         CrossEncoder(activation_fn=lambda logits: logits).save_pretrained(tmp_path)
+
+
+def content_of(folder):
+    """Return every path below a folder, and what is in it."""
+    return {path: path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
+def in_the_place_of_the_folder(tmp_path):
+    (tmp_path / "file").write_text("here before")
+    return tmp_path / "file"
+
+
+def below_a_file(tmp_path):
+    return in_the_place_of_the_folder(tmp_path) / "model"
+
+
+def beside_a_folder_with_the_name_of_a_file(tmp_path):
+    (tmp_path / "model" / "config.json").mkdir(parents=True)
+    return tmp_path / "model"
+
+
+def beside_a_folder_with_the_name_of_a_file_to_remove(tmp_path):
+    (tmp_path / "model" / "vocab.txt").mkdir(parents=True)
+    return tmp_path / "model"
+
+
+IMPOSSIBLE = [
+    (in_the_place_of_the_folder, "file: cannot save the model: found File exists, expected a folder"),
+    (below_a_file, "cannot save the model: found Not a directory, expected a folder"),
+    (beside_a_folder_with_the_name_of_a_file, "config.json: found a folder, expected a file or nothing; give"),
+    (beside_a_folder_with_the_name_of_a_file_to_remove, "vocab.txt: found a folder, expected a file or nothing; give"),
+    (lambda tmp_path: tmp_path / "new" / ("x" * 300), "cannot save the model: found File name too long"),
+    (lambda tmp_path: str(tmp_path / "a\0b"), "path: found .*, expected a folder's name .*; give another"),
+    (lambda tmp_path: str(tmp_path / "\ud800"), "path: found .*, expected a folder's name .*; give another"),
+    (lambda tmp_path: "/proc/model", "cannot save the model: found .*, expected a folder that can be written"),
+]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="other words for the same errors")
+@pytest.mark.parametrize(("place", "message"), IMPOSSIBLE)
+def test_an_impossible_place_is_refused_and_nothing_is_left(model, tmp_path, place, message):
+    target = place(tmp_path)
+    before = content_of(tmp_path)
+    with pytest.raises(SaveError, match=message):
+        model.save_pretrained(target)
+    assert content_of(tmp_path) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_parent_is_refused(model, tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(SaveError, match="model: cannot save the model: found Permission denied"):
+        model.save_pretrained(tmp_path / "model")
+
+
+@pytest.mark.parametrize("path", [5, None, b"model", []])
+def test_a_place_is_a_name(model, path):
+    with pytest.raises(InputTypeError, match=r"path: found .*, expected the name of a folder"):
+        model.save_pretrained(path)
+
+
+def fail_at(monkeypatch, where, name, error, k):
+    """Let the k-th call of a function, counted from 0, raise."""
+    usual, calls = getattr(where, name), iter(range(10**6))
+
+    def failing(*args, **kwargs):
+        if next(calls) == k:
+            raise error
+        return usual(*args, **kwargs)
+
+    monkeypatch.setattr(where, name, failing)
+
+
+@pytest.mark.parametrize("existing", [True, False])
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [
+        (shutil, "copyfile"),
+        (saving.Path, "write_bytes"),
+        (saving.Path, "replace"),
+        (saving.Path, "unlink"),
+        (saving.Path, "mkdir"),
+        (os, "link"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "ctrl-c"])
+def test_a_disk_that_is_full_at_any_step_leaves_what_was_there(tmp_path, monkeypatch, existing, where, name, error):
+    target = tmp_path / "model"
+    if existing:
+        CrossEncoder(GOLDENS / "vocab-txt").save_pretrained(target)
+    model = CrossEncoder(GOLDENS / "narrow", activation_fn="tanh")
+    before = content_of(tmp_path)
+    for k in range(100):
+        with monkeypatch.context() as patch:
+            fail_at(patch, where, name, error, k)
+            message = ""
+            try:
+                model.save_pretrained(target)
+                break  # fewer than k steps, or one that there is another way for
+            except (SaveError, KeyboardInterrupt) as caught:
+                message = str(caught)
+        assert message == "" or "No space left on device" in message
+        assert content_of(tmp_path) == before
+    assert CrossEncoder(target).predict(PAIRS[0]) == model.predict(PAIRS[0])
+    assert not [path for path in target.iterdir() if path.name.startswith(".")]
+
+
+def test_a_source_that_has_been_replaced_is_not_saved(tmp_path):
+    folder = copy_checkpoint("narrow", tmp_path)
+    model = CrossEncoder(folder)
+    shutil.copy(GOLDENS / "odd-heads-float16" / "model.safetensors", folder)
+    with pytest.raises(SaveError, match=r"narrow: found other files than those that were loaded.*load it again"):
+        model.save_pretrained(tmp_path / "new")
+    shutil.rmtree(folder)
+    with pytest.raises(NumbertError, match="narrow"):
+        model.save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_configuration_that_was_loaded_is_saved(tmp_path):
+    folder = copy_checkpoint("narrow", tmp_path)
+    model = CrossEncoder(folder)
+    edit_json(folder / "config.json", lambda config: config.update(layer_norm_eps=0.5))
+    model.save_pretrained(tmp_path / "new")
+    assert CrossEncoder(tmp_path / "new").predict(PAIRS[0]) == model.predict(PAIRS[0])
+
+
+@pytest.mark.parametrize("content", ["[]", "{", "[" * 100_000], ids=["list", "cut", "nest"])
+def test_a_damaged_source_is_not_saved(tmp_path, content):
+    folder = copy_checkpoint("narrow", tmp_path)
+    model = CrossEncoder(folder)
+    (folder / "tokenizer_config.json").write_text(content)
+    with pytest.raises(NumbertError, match="narrow"):
+        model.save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_can_be_read_and_not_written_for_its_depth_is_refused(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(saving.json, "dumps", mock.Mock(side_effect=RecursionError))
+    with pytest.raises(SaveError, match="nested too deeply to be written again"):
+        model.save_pretrained(tmp_path / "new")
+
+
+def test_prompts_of_any_characters_are_saved(tmp_path):
+    folder = copy_checkpoint("narrow", tmp_path)
+    edit_json(folder / "config.json", lambda config: config.update(note="\ud800"))
+    model = CrossEncoder(folder, prompts={"東京": "ü: "})
+    model.save_pretrained(tmp_path / "new")
+    assert CrossEncoder(tmp_path / "new").prompts == {"東京": "ü: "}
 
 
 # ---- long passages and thresholds
@@ -422,7 +596,3 @@ def test_eight_threads_with_lengths_of_their_own(model):
     expected = {length: score(length) for length in set(lengths)}
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(score, lengths)) == [expected[length] for length in lengths]
-
-
-def test_log_messages_go_nowhere_unless_asked_for():
-    assert any(isinstance(handler, logging.NullHandler) for handler in logging.getLogger("numbert").handlers)

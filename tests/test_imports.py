@@ -9,12 +9,17 @@ from conftest import ROOT
 
 def run(code: str, **environment: str) -> str:
     """Run a program in a new process, away from the repository, and return what it prints."""
+    return run_process(code, **environment).stdout.strip()
+
+
+def run_process(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in a new process, away from the repository."""
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         capture_output=True, text=True, timeout=120, cwd=ROOT.parent, env={**os.environ, **environment},
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    return result.stdout.strip()
+    return result
 
 
 def test_import_brings_in_nothing_heavy():
@@ -67,3 +72,25 @@ def test_the_module_is_the_command_line():
     command = [sys.executable, "-m", "numbert", "--version"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT.parent)
     assert result.stdout.startswith("numbert ")
+
+
+WITHOUT_NUMBA = """
+import sys
+sys.modules["numba"] = None
+from numbert import CrossEncoder
+assert CrossEncoder().backend == "reference"
+"""
+
+
+def test_warnings_reach_whoever_configured_no_logging():
+    assert run_process(WITHOUT_NUMBA).stderr.count("Numba cannot be imported") == 1
+
+
+def test_warnings_reach_a_configured_handler_once():
+    lines = run_process("import logging; logging.basicConfig(format='mine: %(message)s')\n" + WITHOUT_NUMBA).stderr
+    assert lines.count("Numba cannot be imported") == lines.count("mine: ") == 1
+
+
+def test_warnings_can_be_turned_off_like_those_of_any_library():
+    quiet = "import logging; logging.getLogger('numbert').addHandler(logging.NullHandler())\n"
+    assert run_process(quiet + WITHOUT_NUMBA).stderr == ""

@@ -1,9 +1,14 @@
 """What predict and rank accept, and how they refuse the rest: each error names the place."""
 
+import collections
+import itertools
+import types
+from unittest import mock
+
 import numpy as np
 import pytest
-from numbert import InputError, InputTypeError
-from numbert.engine.inputs import check_documents, check_pairs
+from numbert import CrossEncoder, InputError, InputTypeError, NumbertError
+from numbert.engine.inputs import check_documents, check_pairs, check_threshold, show
 
 PAIR = ("query", "passage")
 
@@ -95,6 +100,9 @@ def test_documents():
     ("documents", "error", "message"),
     [
         ("one passage", InputError, r"documents: found str .* put a single passage into a list"),
+        (np.array("one passage"), InputTypeError, "documents: found an array of no dimension"),
+        (types.MappingProxyType({"a": 1}), InputError, "documents: found mappingproxy"),
+        (memoryview(b"text"), InputError, "documents: found memoryview"),
         (None, InputTypeError, "documents: found NoneType"),
         (123, InputTypeError, "documents: found int"),
         ([1, 2, 3], InputTypeError, r"documents\[0\]: found int \(1\), expected str"),
@@ -138,8 +146,188 @@ def test_wrong_options_of_predict(model, options, error, message):
         ({"score_threshold": float("nan")}, ValueError, "score_threshold: found nan"),
         ({"score_threshold": "x"}, TypeError, "score_threshold: found str"),
         ({"top_k": 10**5000, "query": 10**5000}, TypeError, "query: found int, expected str"),
+        (
+            {"return_documents": np.array([1, 2])},
+            TypeError,
+            "return_documents: found ndarray .*, expected True or False",
+        ),
+        ({"long_documents": 5}, TypeError, "long_documents: found int"),
     ],
 )
 def test_wrong_options_of_rank(model, options, error, message):
     with pytest.raises(error, match=message):
         model.rank(**{"query": "q", "documents": ["a"], **options})
+
+
+# ---- values of other classes
+
+
+class CallersError(Exception):
+    """What a method of a caller's class raises."""
+
+
+def refuse(*_):
+    raise CallersError
+
+
+def hostile(base, value, *names):
+    """Make a value of a class whose methods `names` raise."""
+    return type("Hostile", (base,), dict.fromkeys(names, refuse))(*value)
+
+
+class WrongLength(collections.abc.Sequence):
+    def __init__(self, length):
+        self.length = length
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, place):
+        raise IndexError
+
+
+class Unplaced:
+    __module__ = None
+
+    def __call__(self, logits):
+        return logits
+
+
+NESTED: list = []
+for _ in range(10_000):
+    NESTED = [NESTED]
+SHOWING = ("__repr__", "__str__", "__format__", "__eq__", "__hash__", "__bool__")
+HOSTILE = {
+    "an object": hostile(object, (), *SHOWING),
+    "a string": hostile(str, ("x",), *SHOWING, "isascii", "encode", "lower"),
+    "an integer": hostile(int, (-1,), *SHOWING, "__lt__", "__index__", "__int__"),
+    "an empty list": hostile(list, ((),), *SHOWING),
+    "5,000 digits": 10**5000,
+    "minus 5,000 digits": -(10**5000),
+    "a nest": NESTED,
+    "an array": np.array([1, 2]),
+    "a mock of a string": mock.MagicMock(spec=str),
+    "a mock of an integer": mock.MagicMock(spec=int),
+    "long": "x" * 100_000,
+}
+OF_CONSTRUCTOR = (
+    "modules model_card_data device prompts default_prompt_name trust_remote_code model_kwargs processor_kwargs"
+    " config_kwargs num_labels max_length activation_fn keep_in_fp32_modules num_threads"
+).split()
+OF_PREDICT = (
+    "inputs prompt_name prompt batch_size show_progress_bar activation_fn apply_softmax convert_to_numpy device"
+    " chunk_size processing_kwargs"
+).split()
+OF_RANK = "query documents top_k return_documents score_threshold long_documents".split()
+
+
+def check_outcome(function, value):
+    """Let a call go well, or raise an error of numbert with a message that can be read."""
+    message = ""
+    try:
+        function(value)
+    except NumbertError as error:
+        message = str(error)
+    assert len(message) < 600
+
+
+@pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_values_are_refused_or_understood(model, value, capsys):
+    for name in OF_CONSTRUCTOR:
+        check_outcome(lambda value, name=name: CrossEncoder(**{name: value}), value)
+    for name in ("attn_implementation", "dtype", "torch_dtype", "other"):
+        check_outcome(lambda value, name=name: CrossEncoder(model_kwargs={name: value}), value)
+    for name in ("truncation_side", "model_max_length"):
+        check_outcome(lambda value, name=name: CrossEncoder(processor_kwargs={name: value}), value)
+    check_outcome(lambda value: CrossEncoder(keep_in_fp32_modules=value, dtype="bfloat16"), value)
+    check_outcome(lambda value: CrossEncoder(config_kwargs={"num_labels": value}), value)
+    check_outcome(lambda value: CrossEncoder(prompts={"q": value}), value)
+    check_outcome(lambda value: CrossEncoder(classifier_dropout=value), value)
+    check_outcome(lambda value: CrossEncoder(None, value), value)
+    for name in OF_PREDICT:
+        check_outcome(lambda value, name=name: model.predict(**{"inputs": [PAIR], name: value}), value)
+    for name in ("truncation", "max_length", "other"):
+        check_outcome(lambda value, name=name: model.predict([PAIR], processing_kwargs={"text": {name: value}}), value)
+    for name in OF_RANK:
+        check_outcome(lambda value, name=name: model.rank(**{"query": "q", "documents": ["a"], name: value}), value)
+    for inputs in ([value], [("q", value)], ("q", value)):
+        check_outcome(lambda _, inputs=inputs: model.predict(inputs), value)
+    check_outcome(lambda value: model.find_truncated(value), value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_length": 10**5000}, "max_length: found int, the model has positions for 512"),
+        ({"max_length": -(10**5000)}, "max_length must be 4 or more, got int"),
+        ({"num_labels": 10**5000}, "num_labels: found int, the checkpoint has 1"),
+        ({"num_threads": 10**9}, "num_threads: found 1000000000, expected at most 1024"),
+        ({"num_threads": 10**5000}, "num_threads: found int, expected at most 1024"),
+        ({"trust_remote_code": np.array([1, 2])}, "trust_remote_code: found ndarray"),
+        ({"dtype": 5}, r"dtype: found int \(5\), expected str"),
+        ({"model_kwargs": {5: 6}}, r"model_kwargs, a name: found int \(5\), expected str"),
+    ],
+)
+def test_values_out_of_all_bounds(options, message):
+    with pytest.raises((InputError, InputTypeError), match=message):
+        CrossEncoder(**options)
+
+
+def test_counts_without_bound_are_taken(model):
+    assert len(model.rank("q", ["a", "b"], top_k=10**5000, batch_size=10**5000)) == 2
+    assert model.rank("q", ["a", "b"], score_threshold=10**5000) == []
+    assert len(model.rank("q", ["a", "b"], score_threshold=-(10**5000))) == 2
+    assert model.rank("q", ["a", "b"], score_threshold=1e300) == []
+
+
+@pytest.mark.parametrize("value", [5, 0.5, np.float32(0.5), np.int8(5), float("inf"), np.float64("-inf")])
+def test_thresholds_are_floats(value):
+    assert check_threshold(value) == value
+    assert type(check_threshold(value)) is float
+
+
+def test_a_string_that_lies_about_itself_is_its_characters(model):
+    text = hostile(str, ("passage",), *SHOWING, "isascii", "encode", "__len__", "__iter__")
+    assert model.predict([("query", text)]) == model.predict([PAIR])
+    assert CrossEncoder(backend=hostile(str, ("reference",), *SHOWING)).backend == "reference"
+    assert CrossEncoder(prompts={"passage": "q: "}, default_prompt_name=text).default_prompt_name == "passage"
+    assert len(model.predict([PAIR], batch_size=hostile(int, (5,), *SHOWING, "__lt__", "__gt__", "__index__"))) == 1
+    assert len(model.predict([PAIR], activation_fn=Unplaced())) == 1
+    assert CrossEncoder(activation_fn=hostile(str, ("tanh",), *SHOWING, "lower")).activation_fn.__name__ == "tanh"
+
+
+@pytest.mark.parametrize("length", [2, 5])
+def test_a_sequence_that_is_wrong_about_its_length(length):
+    with pytest.raises(InputError, match=r"inputs\[0\]: found 0 items, expected 2"):
+        check_pairs([WrongLength(length)])
+    assert check_pairs(WrongLength(length)) == ([], False)
+
+
+def test_a_pair_without_end_is_refused():
+    class Endless(WrongLength):
+        def __getitem__(self, place):
+            return "text"
+
+    with pytest.raises(InputError, match=r"inputs\[0\]: found 1000 items"):
+        check_pairs([Endless(2)])
+
+
+def test_an_error_of_the_callers_iterator_passes_unchanged(model):
+    def pairs():
+        yield PAIR
+        raise CallersError
+
+    with pytest.raises(CallersError):
+        model.predict(pairs())
+    with pytest.raises(CallersError):
+        model.rank("q", map(refuse, itertools.count()))
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [("a\nb", "'a\\nb'"), (10**5000, "int"), (NESTED, "[[[[[[[...]]]]]]]"), (hostile(object, (), "__repr__"), "<Host")],
+    ids=["text", "digits", "nest", "hostile"],
+)
+def test_values_are_shown_shortly(value, shown):
+    assert show(value).startswith(shown)
+    assert len(show(value)) <= 40

@@ -43,7 +43,7 @@ def bits(scores) -> list[int]:
     return np.asarray(scores, np.float32).reshape(-1).view(np.uint32).tolist()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(pairs=PAIRS, data=st.data())
 def test_score_of_a_pair_depends_on_nothing_but_the_pair(models_of_dtype, pairs, data):
     models = models_of_dtype[data.draw(st.sampled_from(list(models_of_dtype)))]

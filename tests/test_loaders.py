@@ -1,8 +1,10 @@
 """A folder that is not as it must be is refused: the error names the file, what was found and what was expected."""
 
+import base64
 import contextlib
 import json
 import struct
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +13,14 @@ from hostile_pairs import PAIRS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numbert import ConfigError, CrossEncoder, ModelNotFoundError, NumbertError, TokenizerError, WeightsError
+from numbert.loaders import tokenizer as tokenizer_module
 from numbert.loaders.checkpoint import load_checkpoint
-from safetensors import deserialize
+from numbert.loaders.expansion import measure_growth
+from numbert.loaders.files import ModelFiles
+from numbert.loaders.safetensors import read_header
+from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save_file
+from tokenizers import Tokenizer
 
 NARROW = "narrow"  # 3 heads of 16, 2 layers, float32, vocabulary of 503
 
@@ -55,6 +62,7 @@ CONFIGS = [
     ({"auto_map": {"AutoModel": "evil.Model"}}, "auto_map: the model brings its own code"),
     ({"architectures": ["BertModel"]}, "architectures: found ['BertModel']"),
     ({"id2label": {}}, "id2label: found {}"),
+    ({"num_labels": 3}, "num_labels: found 3, expected 1, the number of entries of id2label"),
     ({"id2label": 3}, "id2label: found 3"),
     ({"sentence_transformers": 3}, "sentence_transformers: found 3, expected an object"),
     ({"sbert_ce_default_activation_function": 3}, "activation: found 3"),
@@ -67,10 +75,57 @@ def test_configurations_that_lie(folder, change, message):
     refused(folder, ConfigError, "config.json", message)
 
 
-@pytest.mark.parametrize("content", [b"{", b"", b"[]", b"3", b"\xff\xfe", b"[" * 100_000])
+def test_no_position_behind_that_of_the_padding(tmp_path):
+    folder = copy_checkpoint("mpnet", tmp_path)
+    edit_json(folder / "config.json", lambda config: config.update(pad_token_id=40, max_position_embeddings=41))
+    refused(folder, ConfigError, "max_position_embeddings: found 41, expected more than 41")
+
+
+def test_more_labels_than_the_configuration_names(folder):
+    edit_json(folder / "config.json", lambda config: (config.pop("id2label"), config.update(num_labels=1)))
+    assert load_checkpoint(folder).spec.num_labels == 1
+
+
+def test_more_buckets_than_distances_can_fill(tmp_path):
+    folder = copy_checkpoint("mpnet", tmp_path)
+    edit_json(folder / "config.json", lambda config: config.update(relative_attention_num_buckets=512))
+    refused(folder, ConfigError, "relative_attention_num_buckets: found 512, expected an integer from 4 to 511")
+
+
+@pytest.mark.parametrize("buckets", [4, 5, 127, 510, 511])
+def test_any_number_of_buckets_within_bounds_is_computed(tmp_path, buckets):
+    folder = copy_checkpoint("mpnet", tmp_path)
+    edit_json(folder / "config.json", lambda config: config.update(relative_attention_num_buckets=buckets))
+    table = "mpnet.encoder.relative_attention_bias.weight"
+    edit_tensors(
+        folder / "model.safetensors",
+        lambda tensors: tensors.update({table: np.ones((buckets, tensors[table].shape[1]), np.float32)}),
+    )
+    assert np.isfinite(CrossEncoder(folder, backend="reference").predict(("a", "b " * 100)))
+
+
+def test_a_value_of_any_length_makes_a_short_message(folder):
+    edit_json(folder / "config.json", lambda config: config.update(model_type="x" * 10**6, hidden_size=10**4000))
+    with pytest.raises(ConfigError) as caught:
+        load_checkpoint(folder)
+    assert len(str(caught.value)) < 1000
+
+
+DEEP = b"[" * 100_000
+DIGITS = b'{"hidden_size": ' + b"9" * 5000 + b"}"
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"[]", b"3", b"\xff\xfe", DEEP, DIGITS, "{}".encode("utf-16")])
 def test_a_configuration_that_is_no_json_object(folder, content):
     (folder / "config.json").write_bytes(content)
     refused(folder, ConfigError, "config.json", "found")
+
+
+def test_nesting_without_end_is_no_reason_to_download_again(folder):
+    (folder / "config.json").write_bytes(DEEP)
+    with pytest.raises(ConfigError, match="nested deeper than the call stack has room") as caught:
+        load_checkpoint(folder)
+    assert "download" not in str(caught.value)
 
 
 def test_a_configuration_larger_than_any(folder):
@@ -146,6 +201,20 @@ def test_weights_that_are_no_numbers(folder, value):
         CrossEncoder(folder)
 
 
+@pytest.mark.parametrize("values", [(np.inf, -np.inf), (3e38, 3e38), (-np.inf, np.nan)])
+def test_large_and_infinite_weights_make_no_warning(folder, values):
+    def spoil(tensors):
+        tensors["classifier.weight"][0, :2] = values
+
+    edit_tensors(folder / "model.safetensors", spoil)
+    weights = load_checkpoint(folder).weights
+    if np.isfinite(values).all():
+        assert weights["head.output.weight"][0, :2].tolist() == np.float32(values).tolist()
+    else:
+        with pytest.raises(WeightsError, match=r"classifier\.weight: found -?inf at \(0, 0\)"):
+            weights["head.output.weight"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -198,6 +267,60 @@ def test_a_name_that_occurs_twice(folder):
     header = b"{" + entry + b"," + entry + b"}"
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"\x00" * 4)
     refused(folder, WeightsError, "model.safetensors", "occurs twice")
+
+
+ENTRY = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+HEADERS = {  # what the header holds, and how many bytes of data follow
+    "a list": ([], 0),
+    "an entry that is none": ({"a": 3}, 0),
+    "no dtype": ({"a": {"shape": [1], "data_offsets": [0, 4]}}, 4),
+    "a dtype of no type": ({"a": {**ENTRY, "dtype": ["F32"]}}, 4),
+    "an unknown dtype": ({"a": {**ENTRY, "dtype": "F31"}}, 4),
+    "a shape of floats": ({"a": {**ENTRY, "shape": [1.0]}}, 4),
+    "a shape of truths": ({"a": {**ENTRY, "shape": [True]}}, 4),
+    "a negative shape": ({"a": {**ENTRY, "shape": [-1]}}, 4),
+    "a shape that overflows": ({"a": {**ENTRY, "shape": [2**40, 2**40]}}, 4),
+    "three offsets": ({"a": {**ENTRY, "data_offsets": [0, 4, 8]}}, 8),
+    "offsets that are none": ({"a": {**ENTRY, "data_offsets": "04"}}, 4),
+    "another size": ({"a": {**ENTRY, "data_offsets": [0, 8]}}, 8),
+    "an overlap": ({"a": ENTRY, "b": ENTRY}, 4),
+    "a gap": ({"a": ENTRY, "b": {**ENTRY, "data_offsets": [8, 12]}}, 12),
+    "data behind the last": ({"a": ENTRY}, 8),
+    "data that are missing": ({"a": ENTRY}, 3),
+}
+
+
+@pytest.mark.parametrize(("entries", "size"), HEADERS.values(), ids=HEADERS)
+def test_headers_that_the_library_refuses_are_refused(folder, entries, size):
+    header = json.dumps(entries).encode()
+    content = struct.pack("<Q", len(header)) + header + b"\x00" * size
+    with pytest.raises(SafetensorError):
+        deserialize(content)
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(WeightsError), ModelFiles(folder) as files:
+        read_header(files.open("model.safetensors", WeightsError))
+
+
+def test_a_header_of_two_hundred_dimensions_or_in_another_encoding_is_refused(folder):
+    many = json.dumps({"a": {**ENTRY, "shape": [1] * 200}}).encode()
+    for header in (many, json.dumps({"a": ENTRY}).encode("utf-16")):
+        (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"\x00" * 4)
+        refused(folder, WeightsError, "model.safetensors", "found a damaged safetensors file")
+
+
+def test_the_header_says_what_the_library_reads(folder):
+    extra = {"half": np.ones((2, 3), np.float16), "none": np.zeros((0, 4), np.float32), "one": np.array(3.0)}
+    extra |= {"whole": np.arange(3), "truth": np.array([True]), "small": np.zeros(5, np.int8)}
+    edit_tensors(folder / "model.safetensors", lambda tensors: tensors.update(extra))
+    content = (folder / "model.safetensors").read_bytes()
+    with ModelFiles(folder) as files:
+        ours = read_header(files.open("model.safetensors", WeightsError))
+    theirs = dict(deserialize(content))
+    assert {tensor.name for tensor in ours} == set(theirs)
+    for tensor in ours:
+        expected = theirs[tensor.name]
+        assert (tensor.dtype, list(tensor.shape)) == (expected["dtype"], expected["shape"])
+        assert content[tensor.start : tensor.stop] == expected["data"]
 
 
 # ---- shards
@@ -278,6 +401,49 @@ def test_bfloat16_is_the_upper_half_of_float32(sharded):
     assert len(np.unique(bits)) > 1000
 
 
+# ---- modules
+
+TRANSFORMER = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
+DENSE = {"idx": 1, "name": "1", "path": "1_Dense", "type": "sentence_transformers.base.modules.dense.Dense"}
+MODULES = {
+    "a further Dense": ([TRANSFORMER, DENSE], "found modules Transformer, Dense, expected exactly one Transformer"),
+    "none": ([], "found modules of none, expected exactly one Transformer"),
+    "only a Dense": ([DENSE], "found modules Dense, expected"),
+    "of someone else": ([{**TRANSFORMER, "type": "evil.Transformer"}], "found modules 'evil.Transformer', expected"),
+    "no list": ({"type": "x"}, "found modules a JSON dict, expected"),
+    "no objects": ([3], "found modules None, expected"),
+    "elsewhere": ([{**TRANSFORMER, "path": "0_Transformer"}], "path: found '0_Transformer', expected '', the folder"),
+}
+
+
+@pytest.mark.parametrize(("modules", "message"), MODULES.values(), ids=MODULES)
+def test_modules_that_would_be_left_out_are_refused_by_name(folder, modules, message):
+    (folder / "modules.json").write_text(json.dumps(modules))
+    refused(folder, ConfigError, "modules.json: ", message)
+
+
+@pytest.mark.parametrize(
+    ("settings_", "message"),
+    [
+        ({"transformer_task": "feature-extraction"}, "transformer_task: found 'feature-extraction', expected"),
+        ({"do_lower_case": True}, "do_lower_case: found True, expected False"),
+        ({"max_seq_length": 0}, "max_seq_length: found 0, expected an integer from 1"),
+        ([], "found a JSON list, expected an object"),
+    ],
+)
+def test_settings_of_the_one_module_that_numbert_does_not_follow_are_refused(folder, settings_, message):
+    (folder / "modules.json").write_text(json.dumps([TRANSFORMER]))
+    (folder / "sentence_bert_config.json").write_text(json.dumps(settings_))
+    refused(folder, ConfigError, "sentence_bert_config.json: ", message)
+
+
+@pytest.mark.parametrize(("longest", "expected"), [(None, 64), (40, 40), (1, 4), (1000, 64)])
+def test_the_length_that_the_one_module_is_set_to_is_followed(folder, longest, expected):
+    (folder / "modules.json").write_text(json.dumps([TRANSFORMER]))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": longest}))
+    assert CrossEncoder(folder, backend="reference").max_seq_length == expected
+
+
 # ---- tokenizer
 
 
@@ -339,6 +505,107 @@ TOKENIZERS = {
 def test_tokenizers_that_are_refused(folder, change, message):
     edit_json(folder / "tokenizer.json", change)
     refused(folder, TokenizerError, "tokenizer.json: ", message)
+
+
+def double(character: str, times: int) -> dict:
+    step = {"type": "Replace", "pattern": {"String": character}, "content": character * 2}
+    return {"type": "Sequence", "normalizers": [step] * times}
+
+
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+WRITES_MUCH = {
+    "a long replacement": (("normalizer",), {"type": "Replace", "pattern": {"String": "e"}, "content": "e" * 65}),
+    "for any place": (("normalizer",), {"type": "Replace", "pattern": {"Regex": "x*"}, "content": "e" * 64}),
+    "a long beginning": (("normalizer",), {"type": "Prepend", "prepend": "e" * 65}),
+    "bytes of bytes": (("pre_tokenizer",), {"type": "Sequence", "pretokenizers": [BYTES] * 33}),
+}
+
+
+@pytest.mark.parametrize(("place", "value"), WRITES_MUCH.values(), ids=WRITES_MUCH)
+def test_a_step_that_writes_much_for_a_character_is_refused(folder, place, value):
+    edit_json(folder / "tokenizer.json", at(*place, value=value))
+    refused(folder, TokenizerError, "tokenizer.json", "characters for one, expected at most 64")
+
+
+def test_a_chain_that_doubles_the_text_again_and_again_is_refused_for_the_text_that_it_doubles(folder):
+    edit_json(folder / "tokenizer.json", at("normalizer", value=double("z", 33)))
+    model = CrossEncoder(folder, backend="reference")
+    model.predict(("bcd", "efgh"))  # nothing to double
+    with pytest.raises(
+        TokenizerError, match=r"tokenizer\.json: found a normalizer that makes \d+ characters of a text"
+    ):
+        model.predict(("z" * 100, "efgh"))
+
+
+@pytest.mark.parametrize("character", ["a", "x", "\u9f98"])
+def test_a_chain_that_doubles_what_every_model_is_tried_with_is_refused_at_load(folder, character):
+    edit_json(folder / "tokenizer.json", at("normalizer", value=double(character, 33)))
+    refused(folder, TokenizerError, "found a normalizer that makes")
+
+
+def test_a_chain_that_stays_within_bounds_gives_the_tokens_that_the_library_gives(folder):
+    chain = [{"type": kind} for kind in ("NFKC", "Lowercase", "NFD", "StripAccents", "NFKC")]
+    edit_json(folder / "tokenizer.json", at("normalizer", value={"type": "Sequence", "normalizers": chain}))
+    tokenizer = load_checkpoint(folder).tokenizer
+    assert len(tokenizer.growth.steps) == len(chain)
+    texts = ["\ufdfa" * 50, "Ünïcode and ½", ""]
+    library = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    assert tokenizer.encode(texts) == [library.encode(text, add_special_tokens=False).ids for text in texts]
+
+
+def charsmap(longest: int) -> str:
+    """Return a table as sentencepiece has it, with an empty trie and one text."""
+    return base64.b64encode(struct.pack("<I", 4) + b"\0" * 4 + b"e" * longest + b"\0").decode()
+
+
+@pytest.mark.parametrize("longest", [18, 65])
+def test_a_table_of_characters_is_bound_by_its_longest_text(longest):
+    step = {"type": "Precompiled", "precompiled_charsmap": charsmap(longest)}
+    given = SimpleNamespace(
+        pre_tokenizer=None, normalizer=SimpleNamespace(__getstate__=lambda: json.dumps(step).encode())
+    )
+    if longest <= 64:
+        assert measure_growth(given).steps == ()
+    else:
+        with pytest.raises(ValueError, match="Precompiled may write 65 characters for one, expected at most 64"):
+            measure_growth(given)
+
+
+@pytest.mark.parametrize("dropout", [0.1, 1.0])
+def test_dropout_that_gives_other_tokens_each_time_is_refused(tmp_path, dropout):
+    folder = copy_checkpoint("roberta", tmp_path)
+    edit_json(folder / "tokenizer.json", at("model", "dropout", value=dropout))
+    refused(
+        folder, TokenizerError, f"tokenizer.json: model.dropout: found {dropout:g}, which gives a text other tokens"
+    )
+
+
+def test_words_of_any_length_would_take_hours(folder):
+    edit_json(folder / "tokenizer.json", at("model", "max_input_chars_per_word", value=1001))
+    refused(folder, TokenizerError, "model.max_input_chars_per_word: found 1001, expected at most 1000")
+
+
+def special(name: str) -> dict:
+    return {"SpecialToken": {"id": name, "type_id": 0}}
+
+
+def text_of(name: str) -> dict:
+    return {"Sequence": {"id": name, "type_id": 0}}
+
+
+A, B, CLS, SEP = text_of("A"), text_of("B"), special("[CLS]"), special("[SEP]")
+TEMPLATES = {
+    "the first text twice": [CLS, A, A, SEP, B, SEP],
+    "the second text twice": [CLS, A, SEP, B, B, SEP],
+    "the second text first": [CLS, B, SEP, A, SEP],
+    "nothing before": [A, SEP, B, SEP],
+}
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+def test_templates_that_are_not_two_texts_with_special_tokens_around_are_refused(folder, template):
+    edit_json(folder / "tokenizer.json", at("post_processor", "pair", value=template))
+    refused(folder, TokenizerError, "tokenizer.json: found a template that numbert cannot reproduce")
 
 
 PADDING = {"direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}
@@ -406,6 +673,12 @@ def test_a_file_that_is_not_there(folder, name):
     refused(folder, ModelNotFoundError, f"{folder}: found no {name}", "check that the download is complete")
 
 
+@pytest.mark.parametrize("name", [3, b"narrow", ["narrow"], object])
+def test_a_name_that_is_none(name):
+    with pytest.raises(TypeError, match=r"model_name_or_path: found .*, expected a str or a path; pass one"):
+        load_checkpoint(name)
+
+
 @pytest.mark.parametrize("name", ["./nowhere", "/no/such/folder", "a/b/c", "..\\model", "~/model", "/" + "x" * 999])
 def test_a_folder_that_is_not_there(name):
     refused(name, ModelNotFoundError, f"{name}: found no such folder")
@@ -419,7 +692,7 @@ def test_a_file_instead_of_a_folder(folder):
 # ---- whatever the bytes are
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.sampled_from(["config.json", "tokenizer_config.json", "tokenizer.json", "model.safetensors"]),
     place=st.floats(0, 1, exclude_max=True),
@@ -437,7 +710,7 @@ def test_damaged_files_load_or_raise_our_errors(tmp_path_factory, name, place, b
         CrossEncoder(folder, num_threads=1).predict(("a b", "c d"))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(key=st.data(), value=st.sampled_from([None, -1, 0, 3, 2**40, 0.5, "x", [], {}, [1], True, {"content": "[SEP]"}]))
 def test_any_value_of_any_setting_loads_or_raises_our_errors(tmp_path_factory, key, value):
     folder = copy_checkpoint("vocab-txt", tmp_path_factory.mktemp("settings"))
@@ -467,6 +740,32 @@ def test_byte_pairs_from_vocabulary_and_merges(tmp_path):
     assert ids == expected.ids
     edit_json(folder / "tokenizer_config.json", lambda config: config.update(mask_token="<nothing>"))
     refused(folder, TokenizerError, "vocab.json: found no mask token '<nothing>'")
+
+
+@pytest.mark.parametrize("line", ["a", "a b c", "", " b"])
+def test_merges_that_are_no_pairs(tmp_path, line):
+    folder = copy_checkpoint("roberta", tmp_path)
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (folder / "merges.txt").write_text(f"#version: 0.2\nĠ t\n{line}\nĠ a\n", "utf-8")
+    refused(folder, TokenizerError, f"merges.txt: found no usable tokenizer ({line!r} is no pair of tokens")
+
+
+@pytest.mark.parametrize(("names", "types"), [(["input_ids"], (0, 0)), (["input_ids", "token_type_ids"], (0, 1))])
+def test_token_types_are_given_where_the_tokenizer_names_them(folder, names, types):
+    edit_json(folder / "tokenizer_config.json", lambda config: config.update(model_input_names=names))
+    kinds = load_checkpoint(folder).tokenizer.template.types
+    assert (kinds[1], kinds[3]) == types
+
+
+def test_an_interrupt_within_the_library_is_no_damaged_file(folder, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tokenizer_module, "measure_growth", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        load_checkpoint(folder)
 
 
 def test_a_plain_vocabulary_of_another_class(tmp_path):

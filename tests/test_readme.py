@@ -45,6 +45,30 @@ def test_named_sources_exist(page):
         assert (ROOT / name).exists(), name
 
 
+def test_the_reading_order_says_how_long_it_is():
+    text = (ROOT / "docs" / "reading-order.md").read_text("utf-8")
+    steps = "".join(re.findall(r"^\d\. .*?(?=^\d\. |\n\n)", text, re.DOTALL | re.MULTILINE))
+    names = set(re.findall(r"`((?:engine|kernels)/[\w./]+)`", steps))
+    assert len(names) > 15
+    lines = sum(len((ROOT / name).read_text("utf-8").splitlines()) for name in names)
+    stated = int(re.search(r"about ([\d,]+) lines", text)[1].replace(",", ""))
+    assert abs(stated - lines) <= 0.05 * lines, f"{lines} lines"  # "about" is meant to two digits
+
+
+def test_what_there_is_no_release_of_is_not_installed_by_its_name():
+    # As long as numbert has no release, `pip install numbert` would install what somebody else publishes under it.
+    released = re.search(r"^## \d", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert released or not re.search(r"pip install '?numbert", README)
+
+
+def test_readme_names_every_command():
+    from numbert.engine.cli import make_parser
+
+    commands = next(action for action in make_parser()._actions if action.choices).choices
+    block = README.partition("## Command line")[2]
+    assert set(re.findall(r"^    numbert (\w+)", block, re.MULTILINE)) == set(commands)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_tables_are_what_the_committed_results_make(page):
     spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")

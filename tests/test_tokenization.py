@@ -8,17 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numbert.engine.tokenization import TokenPair, beginning, lay_out, tokenize, truncate_longest_first
 from numbert.loaders.bert import read_spec
+from numbert.loaders.files import ModelFiles
 from numbert.loaders.source import EMBEDDED_FOLDER
 from numbert.loaders.spec import Config
 from numbert.loaders.tokenizer import load_tokenizer
 from tokenizers import Tokenizer
 
-SPEC = read_spec(Config.read(EMBEDDED_FOLDER / "config.json"))
+SPEC = read_spec(Config.read(ModelFiles(EMBEDDED_FOLDER), "config.json"))
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return load_tokenizer(EMBEDDED_FOLDER, 10_000, 2)
+    return load_tokenizer(ModelFiles(EMBEDDED_FOLDER), 10_000, 2)
 
 
 @given(st.integers(0, 600), st.integers(0, 600), st.integers(1, 512))
