@@ -80,8 +80,8 @@ def test_there_is_no_conftest_at_the_root():
     assert not (ROOT / "conftest.py").exists()
 
 
-def test_run_time_dependencies_are_exactly_five():
+def test_run_time_dependencies_are_exactly_four():
     dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     names = {dependency.partition(">=")[0] for dependency in dependencies}
-    assert names == {"numpy", "numba", "safetensors", "tokenizers", "huggingface_hub"}
+    assert names == {"numpy", "numba", "tokenizers", "huggingface_hub"}
     assert all(">=" in dependency for dependency in dependencies)
