@@ -93,7 +93,9 @@ def check_message(error: BaseException) -> None:
 def stranger(error: BaseException) -> str:
     """Name an error by type, message without numbers, and the last line of numbert that it came through."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/tests/" not in frame.filename]
-    ours = [f for f in frames if re.search(r"/(engine|loaders|kernels)/", f.filename) and "site-packages" not in f.filename]
+    ours = [
+        f for f in frames if re.search(r"/(engine|loaders|kernels)/", f.filename) and "site-packages" not in f.filename
+    ]
     place = f"{'/'.join(Path(ours[-1].filename).parts[-2:])} {ours[-1].name}" if ours else "?"
     return f"{type(error).__name__} from {place}: {re.sub(r'[0-9]+', 'N', str(error)):.120}"
 
@@ -174,7 +176,9 @@ def _compare_arrays(checkpoint: Checkpoint, opinion: Opinion) -> None:
             raise Failed(f"wrong: array {name} is not what the file holds")
 
 
-def compare_logits(who: str, found: np.ndarray, expected: np.ndarray, bound: float, moved: Callable[[], np.ndarray]) -> None:
+def compare_logits(
+    who: str, found: np.ndarray, expected: np.ndarray, bound: float, moved: Callable[[], np.ndarray]
+) -> None:
     """Hold logits to the second opinion's, within rounding."""
     if found.shape != expected.shape:
         raise Failed(f"wrong: {who}: logits of shape {found.shape}, expected {expected.shape}")

@@ -10,13 +10,106 @@ Random = random.Random
 RAW = "\x01RAW:"  # a string that begins so is written into a JSON file as it stands, without quotes
 TWICE = "\x01TWICE:"  # a key that begins so is written without this beginning: the key then stands there twice
 
-NUMBERS = [0, 1, -1, 2, 3, 7, 127, 255, 256, 65535, 65536, 65537, 2**31 - 1, 2**31, 2**32, 2**53 + 1, 2**63, 2**64, -(2**63)]
-NUMBERS += [0.0, -0.0, 0.5, 1.0, 2.0, 1e-12, 1e-320, 1e-45, 1e30, 1e308, -1e308, float("nan"), float("inf"), float("-inf")]
-TEXTS = ["", " ", "\x00", "a", "None", "null", "0", "1e5", "[PAD]", "[SEP]", "[CLS]", "[UNK]", "</s>", "gelu", "gelu_new", "relu", "tanh"]
-TEXTS += ["../x", "/etc/passwd", "C:\\x", "model.safetensors", "config.json", "torch.nn.Sigmoid", "os.system", "\ud800", "a\udfff"]
-TEXTS += ["\U0010ffff", "\u202e", "e\u0301" * 50, "%s%n{0}", "\n\r\n", "absolute", "relative_key", "cuda", "float16", "x" * 300]
-RAWS = ["1" * 5000, "-" + "9" * 400, "1e999999", "[" * 3000 + "]" * 3000, '{"a":' * 3000 + "1" + "}" * 3000, "[" * 200_000]
-RAWS += ['"\\ud800"', '"' + "y" * 2_000_000 + '"', "0.1e-999999", "[1,", "truE", "'a'", "1.", "\\", '"\x02"', "-Infinity", "/**/1"]
+NUMBERS = [
+    0,
+    1,
+    -1,
+    2,
+    3,
+    7,
+    127,
+    255,
+    256,
+    65535,
+    65536,
+    65537,
+    2**31 - 1,
+    2**31,
+    2**32,
+    2**53 + 1,
+    2**63,
+    2**64,
+    -(2**63),
+]
+NUMBERS += [
+    0.0,
+    -0.0,
+    0.5,
+    1.0,
+    2.0,
+    1e-12,
+    1e-320,
+    1e-45,
+    1e30,
+    1e308,
+    -1e308,
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+]
+TEXTS = [
+    "",
+    " ",
+    "\x00",
+    "a",
+    "None",
+    "null",
+    "0",
+    "1e5",
+    "[PAD]",
+    "[SEP]",
+    "[CLS]",
+    "[UNK]",
+    "</s>",
+    "gelu",
+    "gelu_new",
+    "relu",
+    "tanh",
+]
+TEXTS += [
+    "../x",
+    "/etc/passwd",
+    "C:\\x",
+    "model.safetensors",
+    "config.json",
+    "torch.nn.Sigmoid",
+    "os.system",
+    "\ud800",
+    "a\udfff",
+]
+TEXTS += [
+    "\U0010ffff",
+    "\u202e",
+    "e\u0301" * 50,
+    "%s%n{0}",
+    "\n\r\n",
+    "absolute",
+    "relative_key",
+    "cuda",
+    "float16",
+    "x" * 300,
+]
+RAWS = [
+    "1" * 5000,
+    "-" + "9" * 400,
+    "1e999999",
+    "[" * 3000 + "]" * 3000,
+    '{"a":' * 3000 + "1" + "}" * 3000,
+    "[" * 200_000,
+]
+RAWS += [
+    '"\\ud800"',
+    '"' + "y" * 2_000_000 + '"',
+    "0.1e-999999",
+    "[1,",
+    "truE",
+    "'a'",
+    "1.",
+    "\\",
+    '"\x02"',
+    "-Infinity",
+    "/**/1",
+]
 
 
 def value(rng: Random, depth: int = 0) -> Any:

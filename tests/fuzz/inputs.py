@@ -47,7 +47,7 @@ class Shy(str):
         return 3
 
 
-class Word(str, enum.Enum):
+class Word(str, enum.Enum):  # noqa: UP042  # its __str__ is the trap
     """A string with a name."""
 
     PASSAGE = "Berlin has 3,520,031 inhabitants."
@@ -58,16 +58,21 @@ def _odd(rng: Random) -> Any:
     loop: list[Any] = []
     loop.append(loop)
     return rng.choice([
-        None, True, math.nan, -1, 10**5000, 2**70, 1j, b"bytes", bytearray(b"x"), {}, {"a": 1}, {"a", "b"}, [], (), loop, Rude(), object(),
-        UserString("text"), UserList(["a", "b"]), np.array(["a", "b"]), np.array([]), np.array(3), np.str_("text"), np.float32(1),
-        np.array([["a", "b"], ["c", "d"]]), np.array(["a", None], object), np.zeros((2, 2)), np.datetime64("2020"), range(2), iter(["a", "b"]),
+        None, True, math.nan, -1, 10**5000, 2**70, 1j, b"bytes", bytearray(b"x"), {}, {"a": 1}, {"a", "b"}, [], (),
+        loop, Rude(), object(),
+        UserString("text"), UserList(["a", "b"]), np.array(["a", "b"]), np.array([]), np.array(3), np.str_("text"),
+        np.float32(1),
+        np.array([["a", "b"], ["c", "d"]]), np.array(["a", None], object), np.zeros((2, 2)), np.datetime64("2020"),
+        range(2), iter(["a", "b"]),
         memoryview(b"ab"), Ellipsis, NotImplemented, int, len, "\ud800", "a\udfffb", Shy("x"), Word.PASSAGE,
         np.array(["a\x00", "b"]), [["a", "b"], ["c"]], [[["a", "b"]]], (x for x in "ab"), map(str, [1, 2]), "", " ",
     ])  # fmt: skip
 
 
 def _number(rng: Random) -> Any:
-    return rng.choice([*NUMBERS, 1, 2, 3, 8, 32, np.int64(3), np.float32(0.5), True, None, "3", 10**4000, -1, 0, [], Rude()])
+    return rng.choice(
+        [*NUMBERS, 1, 2, 3, 8, 32, np.int64(3), np.float32(0.5), True, None, "3", 10**4000, -1, 0, [], Rude()]
+    )
 
 
 def _some(rng: Random, good: Callable[[Random], Any], share: float = 0.85) -> Any:
@@ -93,9 +98,12 @@ def _activation(rng: Random) -> Any:
         raise ForeignError
 
     return rng.choice([
-        "sigmoid", "identity", "tanh", "softmax", "Sigmoid", "relu", "", "\ud800", 3, Rude(), broken, np.tanh, abs, len, str, list,
-        lambda x: x + np.nan, lambda x: x[:1], lambda x: x.tolist(), lambda x: None, lambda x: x > 0, lambda x: x + 1j, lambda x: -x,
-        lambda x: x.astype(object), lambda x: x.astype(str), lambda x: x.astype(np.float16), lambda x: x.fill(7), lambda x: x + np.inf,
+        "sigmoid", "identity", "tanh", "softmax", "Sigmoid", "relu", "", "\ud800", 3, Rude(), broken, np.tanh, abs,
+        len, str, list,
+        lambda x: x + np.nan, lambda x: x[:1], lambda x: x.tolist(), lambda x: None, lambda x: x > 0, lambda x: x + 1j,
+        lambda x: -x,
+        lambda x: x.astype(object), lambda x: x.astype(str), lambda x: x.astype(np.float16), lambda x: x.fill(7),
+        lambda x: x + np.inf,
     ])  # fmt: skip
 
 
@@ -104,7 +112,9 @@ OPTIONS: dict[str, Callable[[Random], Any]] = {
     "prompt": lambda rng: _some(rng, text, 0.7),
     "batch_size": _number,
     "activation_fn": _activation,
-    "device": lambda rng: rng.choice([None, "cpu", "cuda", "cuda:1", "CPU", ["cpu", "cpu"], [], 3, Rude(), "\ud800", [["cpu"]]]),
+    "device": lambda rng: rng.choice(
+        [None, "cpu", "cuda", "cuda:1", "CPU", ["cpu", "cpu"], [], 3, Rude(), "\ud800", [["cpu"]]]
+    ),
     "chunk_size": _number,
     "pool": _odd,
 }
@@ -112,7 +122,9 @@ OF_PREDICT = {
     **OPTIONS,
     "apply_softmax": _odd,
     "convert_to_numpy": lambda rng: rng.choice([True, False, 0, None]),
-    "processing_kwargs": lambda rng: rng.choice([None, {}, {"text": {"max_length": _number(rng)}}, {"text": _odd(rng)}, _odd(rng)]),
+    "processing_kwargs": lambda rng: rng.choice(
+        [None, {}, {"text": {"max_length": _number(rng)}}, {"text": _odd(rng)}, _odd(rng)]
+    ),
 }
 OF_RANK = {
     **OPTIONS,
@@ -122,20 +134,26 @@ OF_RANK = {
     "long_documents": lambda rng: rng.choice(["truncate", "windows", "windows", "x", None, 3, Rude()]),
 }
 OF_MAKING: dict[str, Callable[[Random], Any]] = {
-    "model_name_or_path": lambda rng: rng.choice(["", " ", "\x00", "a\x00b", "x" * 5000, "/" + "x" * 300, "\ud800", "~", "..", "/", "a/b/c", b"x", 3, Rude(), "\udcff/x", "/dev/null", "/dev/zero", "/proc/self/mem", ".", "./no", "C:\\x", [], object()]),
+    "model_name_or_path": lambda rng: rng.choice(["", " ", "\x00", "a\x00b", "x" * 5000, "/" + "x" * 300, "\ud800",
+    "~", "..", "/", "a/b/c", b"x", 3, Rude(), "\udcff/x", "/dev/null", "/dev/zero", "/proc/self/mem", ".", "./no",
+    "C:\\x", [], object()]),
     "device": OPTIONS["device"],
     "prompts": lambda rng: rng.choice([{"q": "x: "}, {3: "x"}, {"q": None}, {"q": "\ud800"}, [], "x", Rude()]),
     "default_prompt_name": OPTIONS["prompt_name"],
-    "model_kwargs": lambda rng: rng.choice([{}, {"dtype": "float32"}, {"dtype": Rude()}, {"x": 1}, {3: 4}, [], 3, {"attn_implementation": []}]),
-    "processor_kwargs": lambda rng: rng.choice([{"model_max_length": _number(rng)}, {"max_length": _odd(rng)}, {"x": 1}, 3]),
-    "config_kwargs": lambda rng: rng.choice([{"num_labels": _number(rng)}, {"num_labels": _odd(rng)}, {"classifier_dropout": 0.1}, {3: 3}]),
+    "model_kwargs": lambda rng: rng.choice([{}, {"dtype": "float32"}, {"dtype": Rude()}, {"x": 1}, {3: 4}, [], 3,
+    {"attn_implementation": []}]),
+    "processor_kwargs": lambda rng: rng.choice([{"model_max_length": _number(rng)}, {"max_length": _odd(rng)},
+    {"x": 1}, 3]),
+    "config_kwargs": lambda rng: rng.choice([{"num_labels": _number(rng)}, {"num_labels": _odd(rng)},
+    {"classifier_dropout": 0.1}, {3: 3}]),
     "modules": _odd,
     "backend": lambda rng: rng.choice(["cpu", "reference", "torch", "auto", "onnx", "CPU", "", 3, None, [], Rude()]),
     "num_labels": _number,
     "max_length": _number,
     "activation_fn": _activation,
     "keep_in_fp32_modules": _odd,
-    "dtype": lambda rng: rng.choice(["float32", "bfloat16", "int8", "float64", "float16", 3, None, [], Rude(), np.float32]),
+    "dtype": lambda rng: rng.choice(["float32", "bfloat16", "int8", "float64", "float16", 3, None, [], Rude(),
+    np.float32]),
     "matmul_precision": lambda rng: rng.choice(["highest", "high", "medium", 3, None, [], Rude()]),
     "num_threads": lambda rng: rng.choice([1, 2, 3, 0, -1, True, 1.0, "2", None, [], np.int32(2), Rude()]),
 }  # fmt: skip
@@ -143,7 +161,12 @@ OF_MAKING: dict[str, Callable[[Random], Any]] = {
 
 @functools.cache
 def _model(backend: str) -> CrossEncoder:
-    return CrossEncoder(backend=backend, dtype="float64" if backend == "reference" else "float32", num_threads=2, prompts={"q": "query: "})
+    return CrossEncoder(
+        backend=backend,
+        dtype="float64" if backend == "reference" else "float32",
+        num_threads=2,
+        prompts={"q": "query: "},
+    )
 
 
 def _choose(options: dict[str, Callable[[Random], Any]], rng: Random) -> dict[str, Any]:
@@ -201,7 +224,7 @@ def _as_pairs(given: Any) -> list[tuple[str, str]] | None:
         given = [given]
     pairs = []
     for pair in given:
-        pair = pair.tolist() if isinstance(pair, np.ndarray) else list(pair)  # noqa: PLW2901
+        pair = pair.tolist() if isinstance(pair, np.ndarray) else list(pair)
         if len(pair) != 2 or not all(isinstance(part, str) for part in pair):
             return None
         pairs.append((str.__str__(pair[0]), str.__str__(pair[1])))
@@ -259,7 +282,9 @@ def _others(rng: Random, what: list[str]) -> str:
     """Setters, saving, and the smaller methods."""
     model = CrossEncoder(num_threads=1, backend="reference")
     odd, number = _odd(rng), _number(rng)
-    path = rng.choice(["", "\x00", "/dev/null", "/dev/null/x", "/proc/x", "x" * 300, "/nonexistent/\ud800", 3, None, Rude(), b"x"])
+    path = rng.choice(
+        ["", "\x00", "/dev/null", "/dev/null/x", "/proc/x", "x" * 300, "/nonexistent/\ud800", 3, None, Rude(), b"x"]
+    )
     calls: dict[str, Callable[[], Any]] = {
         "max_seq_length": lambda: setattr(model, "max_seq_length", number),
         "find_truncated": lambda: model.find_truncated(odd),

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hostile import render
 from mutate_folder import Spoiled, copy_model
+from mutate_safetensors import put_together, take_apart
 
 Tree = dict[str, Any]
+FIRST, WORDS = "bert.encoder.layer.0", "bert.embeddings.word_embeddings.weight"
 
 
 def spoil(name: str, parent: Path) -> Spoiled:
@@ -57,13 +60,39 @@ def _doubling(count: int) -> Any:
     return _with("normalizer", value={"type": "Sequence", "normalizers": [step] * count})
 
 
+def _tensor(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
+    """Return an action that changes one float32 tensor."""
+
+    def action(path: Path) -> None:
+        tensors, metadata = take_apart(path.read_bytes())
+        for i, tensor in enumerate(tensors):
+            if tensor.name == name:
+                new = change(np.frombuffer(tensor.data, "<f4").reshape(tensor.shape)).astype("<f4")
+                tensors[i] = tensor._replace(data=new.tobytes(), shape=new.shape)
+        path.write_bytes(put_together(tensors, metadata))
+
+    return action
+
+
+def _512_buckets(path: Path) -> None:
+    """Let MPNet have more buckets than its logarithm is made for, and so many positions that it matters."""
+    _with("relative_attention_num_buckets", value=512)(path)
+    _with("max_position_embeddings", value=330)(path)
+    _with("model_max_length", value=300)(path.with_name("tokenizer_config.json"))
+    weights = path.with_name("model.safetensors")
+    _tensor("mpnet.encoder.relative_attention_bias.weight", lambda bias: np.tile(bias, (16, 1)))(weights)
+    _tensor("mpnet.embeddings.position_embeddings.weight", lambda rows: np.tile(rows, (5, 1)))(weights)
+
+
 def _first_text_twice(tree: Tree) -> None:
     pair = tree["post_processor"]["pair"]
     pair.insert(1, pair[1])
 
 
 def _modules(*names: str) -> Callable[[Path], object]:
-    chain = [{"idx": i, "name": str(i), "path": "", "type": f"sentence_transformers.models.{n}"} for i, n in enumerate(names)]
+    chain = [
+        {"idx": i, "name": str(i), "path": "", "type": f"sentence_transformers.models.{n}"} for i, n in enumerate(names)
+    ]
     return lambda path: path.write_text(json.dumps(chain))
 
 
@@ -76,9 +105,20 @@ CASES: dict[str, tuple[str, str, Callable[[Path], object]]] = {
     "dropout": ("roberta", "tokenizer.json", _with("model", "dropout", value=0.5)),
     "first-text-twice": ("narrow", "tokenizer.json", _edit(_first_text_twice)),
     "labels-contradict": ("roberta", "config.json", _with("num_labels", value=1)),
-    "512-buckets": ("mpnet", "config.json", _with("relative_attention_num_buckets", value=512)),
+    "512-buckets": ("mpnet", "config.json", _512_buckets),
     "integer-of-5000-digits": ("narrow", "config.json", _with("hidden_size", value="\x01RAW:" + "1" * 5000)),
     "nested-200000-times": ("narrow", "config.json", _with("x", value="\x01RAW:" + "[" * 200_000)),
     "pipe-for-modules": ("narrow", "modules.json", _instead(os.mkfifo)),
+    "huge-key-bias": (
+        "narrow",
+        "model.safetensors",
+        _tensor(f"{FIRST}.attention.self.key.bias", lambda bias: bias + 1e10),
+    ),
+    "finite-sum-overflows": (
+        "narrow",
+        "model.safetensors",
+        _tensor(f"{FIRST}.output.dense.bias", lambda b: b * 0 + 3.4e38),
+    ),
+    "embedding-beyond-float32": ("narrow", "model.safetensors", _tensor(WORDS, lambda words: words * 1e30)),
     "endless-weights": ("narrow", "model.safetensors", _instead(lambda path: path.symlink_to("/dev/zero"))),
 }

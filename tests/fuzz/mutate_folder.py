@@ -20,7 +20,18 @@ from hostile import Random, render
 from mutate_json import mutate
 from numbert.loaders.source import EMBEDDED_FOLDER
 
-SMALL = ["cased", "narrow", "old-names", "vocab-txt", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet"]
+SMALL = [
+    "cased",
+    "narrow",
+    "old-names",
+    "vocab-txt",
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "electra",
+    "distilbert",
+    "mpnet",
+]
 ALL = [*SMALL, "sharded-bfloat16", "odd-heads-float16", "byte-pairs", "tiny-reranker"]
 INDEX = "model.safetensors.index.json"
 
@@ -134,8 +145,18 @@ def _index(rng: Random, parent: Path) -> tuple[str, str]:
         tree, what = mutate(tree, rng, {"weight_map": {}})
     else:
         tensor = rng.choice(list(tree["weight_map"]))
-        outside = ["../sharded-bfloat16/" + names[0], str(folder / names[0]), "..", "", ".", "config.json", "./" + names[0]]
-        new = rng.choice([*names, *outside, *outside, names[0] + "/", names[0] + "\x00", names[0].upper(), "\ud800.safetensors"])
+        outside = [
+            "../sharded-bfloat16/" + names[0],
+            str(folder / names[0]),
+            "..",
+            "",
+            ".",
+            "config.json",
+            "./" + names[0],
+        ]
+        new = rng.choice(
+            [*names, *outside, *outside, names[0] + "/", names[0] + "\x00", names[0].upper(), "\ud800.safetensors"]
+        )
         tree["weight_map"][tensor] = new
         what = f"{tensor} is in {new!r}"
     path.write_bytes(render(tree))
@@ -171,7 +192,14 @@ def _bytes(rng: Random, parent: Path) -> tuple[str, str]:
 def _place(rng: Random, parent: Path) -> tuple[str, str]:
     """Put something in a file's place that is no such file."""
     folder = copy_model(rng.choice([*SMALL, "sharded-bfloat16", "byte-pairs"]), parent)
-    absent = ["modules.json", "config_sentence_transformers.json", INDEX, "special_tokens_map.json", "vocab.txt", "merges.txt"]
+    absent = [
+        "modules.json",
+        "config_sentence_transformers.json",
+        INDEX,
+        "special_tokens_map.json",
+        "vocab.txt",
+        "merges.txt",
+    ]
     path = folder / rng.choice([*sorted(name.name for name in folder.iterdir()) * 2, *absent])
     change = rng.choice(list(PLACES))
     target = shutil.move(path, parent / "moved") if path.exists() else None
@@ -228,11 +256,14 @@ PLACES: dict[str, Callable[[Path, str | None, Random], object]] = {
     "sparse and huge": _sparse,
     "beside odd names": _odd_name,
     "a web page": lambda path, target, rng: path.write_bytes(b"<!DOCTYPE html><html>" + b" " * rng.choice([0, 10**6])),
-    "a Git LFS pointer": lambda path, target, rng: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid x"),
+    "a Git LFS pointer": lambda path, target, rng: path.write_bytes(
+        b"version https://git-lfs.github.com/spec/v1\noid x"
+    ),
     "random bytes": lambda path, target, rng: path.write_bytes(rng.randbytes(rng.choice([7, 8, 9, 1000]))),
     **{name: _device(name) for name in ("/dev/zero", "/dev/null", "/dev/urandom", "/proc/self/mem", "/proc/self/maps")},
 }
 KINDS: dict[str, Callable[[Random, Path], tuple[str, str]]] = {
-    "config": _config, "tokenizer": _tokenizer, "tokenizer_config": _tokenizer_config, "words": _words, "modules": _chain,
+    "config": _config, "tokenizer": _tokenizer, "tokenizer_config": _tokenizer_config, "words": _words,
+    "modules": _chain,
     "weights": _weights, "index": _index, "bytes": _bytes, "place": _place,
 }  # fmt: skip

@@ -12,7 +12,21 @@ from hostile import NUMBERS, Random, render, value
 from mutate_json import mutate
 
 Header = dict[str, Any]
-EXTREMES = [float("nan"), float("inf"), float("-inf"), 3.4e38, -3.4e38, 1e20, 1e10, 1e4, 1e-40, 1e-45, -0.0, 0.0, 65504.0]
+EXTREMES = [
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+    3.4e38,
+    -3.4e38,
+    1e20,
+    1e10,
+    1e4,
+    1e-40,
+    1e-45,
+    -0.0,
+    0.0,
+    65504.0,
+]
 
 
 class Tensor(NamedTuple):
@@ -44,7 +58,11 @@ def put_together(tensors: list[Tensor], metadata: Any = None) -> bytes:
     header: Header = {} if metadata is None else {"__metadata__": metadata}
     at = 0
     for tensor in tensors:
-        header[tensor.name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": (at, at + len(tensor.data))}
+        header[tensor.name] = {
+            "dtype": tensor.dtype,
+            "shape": tensor.shape,
+            "data_offsets": (at, at + len(tensor.data)),
+        }
         at += len(tensor.data)
     return with_header(json.dumps(header).encode(), b"".join(tensor.data for tensor in tensors))
 
@@ -70,9 +88,11 @@ def _one_field(content: bytes, rng: Random) -> tuple[bytes, str]:
     other = header[rng.choice([key for key in header if key != "__metadata__"])]
     key, new = rng.choice([
         ("dtype", rng.choice("F64 F16 BF16 I32 U8 F8_E4M3 F8_E5M2 F4 BOOL C64 f32 X".split())),
-        ("shape", rng.choice([shape[::-1], [*shape, 1], [1, *shape], [math.prod(shape)], [], shape[:-1], other["shape"]])),
+        ("shape", rng.choice([shape[::-1], [*shape, 1], [1, *shape], [math.prod(shape)], [], shape[:-1],
+        other["shape"]])),
         ("shape", [rng.choice([0, -1, 10**15, 2**63, 2**64, *NUMBERS]) for _ in shape]),
-        ("data_offsets", rng.choice([[start + 4, stop + 4], [start, stop - 4], [stop, start], [start], other["data_offsets"]])),
+        ("data_offsets", rng.choice([[start + 4, stop + 4], [start, stop - 4], [stop, start], [start],
+        other["data_offsets"]])),
         ("data_offsets", [rng.choice(NUMBERS), rng.choice(NUMBERS)]),
         (rng.choice(["x", "dtype", "shape", "data_offsets"]), value(rng)),
     ])  # fmt: skip
@@ -104,11 +124,17 @@ def _names(content: bytes, rng: Random) -> tuple[bytes, str]:
     if change == 0:
         del tensors[at]
     elif change == 1:
-        new = rng.choice([old.name.upper(), old.name + ".", "module." + old.name, "\ud800", "", "x" * 10_000, "__metadata__"])
-        new = rng.choice([new, old.name.replace("LayerNorm.weight", "LayerNorm.gamma"), old.name.replace(".0.", ".00.")])
+        new = rng.choice(
+            [old.name.upper(), old.name + ".", "module." + old.name, "\ud800", "", "x" * 10_000, "__metadata__"]
+        )
+        new = rng.choice(
+            [new, old.name.replace("LayerNorm.weight", "LayerNorm.gamma"), old.name.replace(".0.", ".00.")]
+        )
         tensors[at] = old._replace(name=new)
     elif change == 2:
-        tensors.append(old._replace(name=rng.choice(["extra", "cls.x", "lm_head.x", "vocab_x", old.name.replace(".0.", ".9.")])))
+        tensors.append(
+            old._replace(name=rng.choice(["extra", "cls.x", "lm_head.x", "vocab_x", old.name.replace(".0.", ".9.")]))
+        )
     elif change == 3:
         tensors = [tensor._replace(name=tensor.name.partition(".")[2]) for tensor in tensors]
     elif change == 4:
@@ -180,7 +206,9 @@ def _length(content: bytes, rng: Random) -> tuple[bytes, str]:
     if change == 4:
         return content + bytes(rng.choice([1, 4, 1000])), "longer"
     name = json.dumps(next(iter(json.loads(header)))).encode()
-    return with_header(header[:1] + name + b':{"dtype":"F32","shape":[0],"data_offsets":[0,0]},' + header[1:], data), "twice"
+    return with_header(
+        header[:1] + name + b':{"dtype":"F32","shape":[0],"data_offsets":[0,0]},' + header[1:], data
+    ), "twice"
 
 
 CHANGES: list[Callable[[bytes, Random], tuple[bytes, str]]] = [

@@ -15,19 +15,27 @@ RULES: dict[str, list[Any]] = {
     "add_cross_attention": [True, 1, []],
     "auto_map": [{"AutoModel": "modeling.Model"}, None, {}],
     "architectures": [["BertModel"], [], None, "BertForSequenceClassification", [["x"]], {"0": "x"}],
-    "model_type": ["bert", "roberta", "mpnet", "distilbert", "electra", "camembert", "xlm-roberta", "BERT", "albert", [], {}],
+    "model_type": ["bert", "roberta", "mpnet", "distilbert", "electra", "camembert", "xlm-roberta", "BERT", "albert",
+    [], {}],
     "id2label": [{"0": "a"}, {"0": "a", "1": "b"}, {}, [], ["a"], None, {"0": "a", "00": "b"}, {"1": "a"}, {"x": "a"}],
     "label2id": [{}, {"a": 0}, {"a": 0, "b": 0}, []],
     "num_labels": [1, 2, 3, 0, -1, True, 1.0, "1", None],
     "pruned_heads": [{"0": [1]}, {}],
     "quantization_config": [{"quant_method": "bitsandbytes", "load_in_8bit": True}],
-    "sbert_ce_default_activation_function": ["torch.nn.modules.linear.Identity", "torch.nn.Sigmoid", "torch.nn.ReLU", "x", 3],
-    "sentence_transformers": [{"activation_fn": "torch.nn.modules.activation.Tanh"}, {"activation_fn": {}}, [], "x", None],
+    "sbert_ce_default_activation_function": ["torch.nn.modules.linear.Identity", "torch.nn.Sigmoid", "torch.nn.ReLU",
+    "x", 3],
+    "sentence_transformers": [{"activation_fn": "torch.nn.modules.activation.Tanh"}, {"activation_fn": {}}, [], "x",
+    None],
     "problem_type": ["multi_label_classification", "regression", 3],
     "tie_word_embeddings": [False, None, "x"],
     "dtype": ["float64", "int8", 3, None],
 }  # fmt: skip
-ACTIVATIONS = ["torch.nn.modules.linear.Identity", "torch.nn.modules.activation.Sigmoid", "torch.nn.Tanh", "torch.nn.GELU"]
+ACTIVATIONS = [
+    "torch.nn.modules.linear.Identity",
+    "torch.nn.modules.activation.Sigmoid",
+    "torch.nn.Tanh",
+    "torch.nn.GELU",
+]
 ACTIVATIONS += ["torch.nn.modules.activation.Softmax", "os.system", "", "torch.", ".sigmoid"]
 TRANSFORMER = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
 FURTHER = ["Dense", "Pooling", "Normalize", "LayerNorm", "Dropout", "Transformer", "CNN", "WordEmbeddings", "Evil"]
@@ -51,10 +59,19 @@ def modules(rng: Random) -> Any:
     chain: list[Any] = [dict(TRANSFORMER)]
     for i in range(rng.randrange(3)):
         name = rng.choice(FURTHER)
-        chain.append({"idx": i + 1, "name": str(i + 1), "path": f"{i + 1}_{name}", "type": f"sentence_transformers.models.{name}"})
+        chain.append(
+            {
+                "idx": i + 1,
+                "name": str(i + 1),
+                "path": f"{i + 1}_{name}",
+                "type": f"sentence_transformers.models.{name}",
+            }
+        )
     change = rng.randrange(8)
     if change == 0:
-        chain[0]["type"] = rng.choice(["transformers.Transformer", "sentence_transformers.models.CLIPModel", "x", 3, None])
+        chain[0]["type"] = rng.choice(
+            ["transformers.Transformer", "sentence_transformers.models.CLIPModel", "x", 3, None]
+        )
     elif change == 1:
         chain[0]["path"] = rng.choice(["0_Transformer", "..", "/etc", None, 3])
     elif change == 2:
@@ -71,7 +88,9 @@ def sentence_transformers(rng: Random) -> Any:
     kind = rng.choice(["CrossEncoder", "CrossEncoder", "CrossEncoder", "SentenceTransformer", None, 3])
     settings: dict[str, Any] = {"model_type": kind, "activation_fn": rng.choice(ACTIVATIONS)}
     if rng.random() < 0.5:
-        settings["prompts"] = rng.choice([{"q": "query: "}, {"q": 3}, {}, [], {"q": "\ud800"}, {"\ud800": "x"}, {"": ""}])
+        settings["prompts"] = rng.choice(
+            [{"q": "query: "}, {"q": 3}, {}, [], {"q": "\ud800"}, {"\ud800": "x"}, {"": ""}]
+        )
         settings["default_prompt_name"] = rng.choice(["q", "x", None, 3, [], ""])
     if rng.random() < 0.4:
         settings[rng.choice(list(settings))] = value(rng)
@@ -81,6 +100,7 @@ def sentence_transformers(rng: Random) -> Any:
 def sentence_bert(rng: Random) -> Any:
     """Return a sentence_bert_config.json: length and case."""
     return rng.choice([
-        {"max_seq_length": rng.choice([*NUMBERS, 16, 64, 512, None, "8"]), "do_lower_case": rng.choice([True, False, None, "x"])},
+        {"max_seq_length": rng.choice([*NUMBERS, 16, 64, 512, None, "8"]), "do_lower_case": rng.choice([True, False,
+        None, "x"])},
         value(rng),
     ])  # fmt: skip

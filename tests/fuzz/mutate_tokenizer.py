@@ -56,7 +56,21 @@ def _nested(inner: Any, name: str, rng: Random) -> Any:
 
 
 def _pattern(rng: Random) -> Any:
-    regexes = ["a*", "", ".", "\\s+", "(a+)+$", "(a|a)*b", "(?=a)", "^", "\\b", "[", "(x{1,1000}){1,1000}", "\\p{L}+", "(?i)e"]
+    regexes = [
+        "a*",
+        "",
+        ".",
+        "\\s+",
+        "(a+)+$",
+        "(a|a)*b",
+        "(?=a)",
+        "^",
+        "\\b",
+        "[",
+        "(x{1,1000}){1,1000}",
+        "\\p{L}+",
+        "(?i)e",
+    ]
     return rng.choice([{"String": rng.choice(["a", "", " ", "ab", "\x00"])}, {"Regex": rng.choice(regexes)}, {}, 3])
 
 
@@ -73,7 +87,8 @@ def _any_pre_tokenizer(rng: Random, depth: int = 0) -> Any:
         {"type": "Split", "pattern": _pattern(rng), "behavior": behavior, "invert": rng.random() < 0.5},
         {"type": "CharDelimiterSplit", "delimiter": rng.choice(["a", " ", "\u6771", "", "ab"])},
         {"type": "FixedLength", "length": rng.choice([0, 1, 3, 2**40, -1])},
-        {"type": "ByteLevel", "add_prefix_space": rng.random() < 0.5, "trim_offsets": True, "use_regex": rng.random() < 0.5},
+        {"type": "ByteLevel", "add_prefix_space": rng.random() < 0.5, "trim_offsets": True,
+        "use_regex": rng.random() < 0.5},
         {"type": "Metaspace", "replacement": rng.choice(["\u2581", "", "ab", "a"]), "split": rng.random() < 0.5,
          "prepend_scheme": rng.choice(["always", "never", "first", "x"])},
     ]  # fmt: skip
@@ -107,7 +122,9 @@ def _vocabulary(tree: Tree, rng: Random) -> Any:
     vocab = tree["model"].get("vocab")
     if isinstance(vocab, list):  # Unigram: words with log probabilities
         i = rng.randrange(len(vocab))
-        new = rng.choice([["x", 0], ["", -1.0], [vocab[0][0], -2.0], ["x", float("nan")], ["x", RAW + "1e999"], ["x"], None])
+        new = rng.choice(
+            [["x", 0], ["", -1.0], [vocab[0][0], -2.0], ["x", float("nan")], ["x", RAW + "1e999"], ["x"], None]
+        )
         if rng.random() < 0.3:
             vocab.insert(i, new)
         else:
@@ -125,7 +142,9 @@ def _vocabulary(tree: Tree, rng: Random) -> Any:
     elif change == 3:
         del vocab[word]
     elif change == 4:
-        tree["model"]["vocab"] = rng.choice([{}, [], None, {"a": 0}, {w: 0 for w in words}, [[w, -1.0] for w in words]])
+        tree["model"]["vocab"] = rng.choice(
+            [{}, [], None, {"a": 0}, dict.fromkeys(words, 0), [[w, -1.0] for w in words]]
+        )
     else:
         tree["model"] = {"type": "WordLevel", "vocab": vocab, "unk_token": rng.choice(words[:5])}
     return change, word, other
@@ -142,11 +161,15 @@ def _template(tree: Tree, rng: Random) -> Any:
             return {"Sequence": {"id": rng.choice("AB"), "type_id": type_id}}
         return {"SpecialToken": {"id": rng.choice(vocab), "type_id": type_id}}
 
-    special = {word: {"id": word, "ids": rng.choice([[ids.get(word, 0)]] * 8 + [[0, 1], [], [10**6]]), "tokens": [word]} for word in vocab}
+    special = {
+        word: {"id": word, "ids": rng.choice([[ids.get(word, 0)]] * 8 + [[0, 1], [], [10**6]]), "tokens": [word]}
+        for word in vocab
+    }
     for entry in special.values():
         entry["tokens"] = [entry["id"]] * len(entry["ids"])
     cls, a, sep, b = ({"SpecialToken": {"id": vocab[0], "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
-                      {"SpecialToken": {"id": vocab[-1], "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}})  # fmt: skip
+                      {"SpecialToken": {"id": vocab[-1], "type_id": 0}}, {"Sequence": {"id": "B",
+                      "type_id": 1}})  # fmt: skip
     pair = [cls, a, sep, b, sep]
     for _ in range(rng.choice([0, 1, 1, 2, 5])):
         at = rng.randrange(len(pair) + 1)
@@ -154,10 +177,17 @@ def _template(tree: Tree, rng: Random) -> Any:
     proper = {"type": "TemplateProcessing", "single": [cls, a, sep], "pair": pair, "special_tokens": special}
     tokens = list(ids.items()) or [("a", 0)]
     others = [
-        {"type": kind, "sep": list(rng.choice(tokens)), "cls": list(rng.choice(tokens)), "trim_offsets": True, "add_prefix_space": False}
+        {
+            "type": kind,
+            "sep": list(rng.choice(tokens)),
+            "cls": list(rng.choice(tokens)),
+            "trim_offsets": True,
+            "add_prefix_space": False,
+        }
         for kind in ("RobertaProcessing", "BertProcessing")
     ]
-    others += [None, {"type": "ByteLevel", "trim_offsets": False}, {"type": "Sequence", "processors": [proper, others[0]]},
+    others += [None, {"type": "ByteLevel", "trim_offsets": False}, {"type": "Sequence", "processors": [proper,
+    others[0]]},
                {"type": "Sequence", "processors": []}]  # fmt: skip
     tree["post_processor"] = new = rng.choice([proper, proper, proper, *others])
     return new
@@ -166,7 +196,9 @@ def _template(tree: Tree, rng: Random) -> Any:
 def _added(tree: Tree, rng: Random) -> Any:
     """Add a token, or change one."""
     flags = {name: rng.random() < 0.3 for name in ("single_word", "lstrip", "rstrip", "normalized", "special")}
-    content = rng.choice(["", " ", "a", "the", "e", "\u6771", "[SEP]", "</s>", "bridge", "x" * 1000, "\x00", " a ", *HOSTILE])
+    content = rng.choice(
+        ["", " ", "a", "the", "e", "\u6771", "[SEP]", "</s>", "bridge", "x" * 1000, "\x00", " a ", *HOSTILE]
+    )
     number = rng.choice([0, 1, 4, 5, 100, 216, 502, 503, 10**6, 2**32 - 1, 2**32, -1, None])
     token = {"id": number, "content": content, **flags}
     tokens = tree.setdefault("added_tokens", [])
@@ -181,15 +213,26 @@ def _added(tree: Tree, rng: Random) -> Any:
 def _baked_in(tree: Tree, rng: Random) -> Any:
     """Set truncation or padding, as some files have them."""
     tree["truncation"] = rng.choice([None, {
-        "direction": rng.choice(["Left", "Right", "x"]), "max_length": rng.choice([0, 1, 8, 2**63]), "stride": rng.choice([0, 4, 99]),
+        "direction": rng.choice(["Left", "Right", "x"]), "max_length": rng.choice([0, 1, 8, 2**63]),
+        "stride": rng.choice([0, 4, 99]),
         "strategy": rng.choice(["LongestFirst", "OnlyFirst", "OnlySecond"])}])  # fmt: skip
     tree["padding"] = rng.choice([None, {
-        "strategy": rng.choice(["BatchLongest", {"Fixed": 99}, {"Fixed": 2**40}]), "direction": rng.choice(["Left", "Right"]),
-        "pad_to_multiple_of": rng.choice([None, 8, 0]), "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}])  # fmt: skip
+        "strategy": rng.choice(["BatchLongest", {"Fixed": 99}, {"Fixed": 2**40}]), "direction": rng.choice(["Left",
+        "Right"]),
+        "pad_to_multiple_of": rng.choice([None, 8, 0]), "pad_id": 0, "pad_type_id": 0,
+        "pad_token": "[PAD]"}])  # fmt: skip
     return tree["truncation"], tree["padding"]
 
 
-CHANGES: list[Callable[[Tree, Random], Any]] = [_normalizer, _pre_tokenizer, _model, _vocabulary, _template, _added, _baked_in]
+CHANGES: list[Callable[[Tree, Random], Any]] = [
+    _normalizer,
+    _pre_tokenizer,
+    _model,
+    _vocabulary,
+    _template,
+    _added,
+    _baked_in,
+]
 
 
 def lines(content: str, rng: Random) -> tuple[str, str]:
@@ -198,7 +241,9 @@ def lines(content: str, rng: Random) -> tuple[str, str]:
     at, other = rng.randrange(len(rows)), rng.randrange(len(rows))
     change = rng.randrange(7)
     if change == 0:
-        rows[at] = rng.choice(["", " ", "\x00", "a b c", "\ufeff", rows[other], "x" * 100_000, rows[at] + " ", rows[at] + "\r", *HOSTILE])
+        rows[at] = rng.choice(
+            ["", " ", "\x00", "a b c", "\ufeff", rows[other], "x" * 100_000, rows[at] + " ", rows[at] + "\r", *HOSTILE]
+        )
     elif change == 1:
         del rows[at]
     elif change == 2:

@@ -12,8 +12,18 @@ from verdict import Refusable, Unsure
 Tensors = dict[str, np.ndarray]
 BASE = {"bert": "bert", "roberta": "roberta", "xlm-roberta": "roberta", "camembert": "roberta", "electra": "electra"}
 BASE |= {"distilbert": "distilbert", "mpnet": "mpnet"}
-BERT = {"q": "attention.self.query", "k": "attention.self.key", "v": "attention.self.value", "o": "attention.output.dense"}
-BERT |= {"n1": "attention.output.LayerNorm", "up": "intermediate.dense", "down": "output.dense", "n2": "output.LayerNorm"}
+BERT = {
+    "q": "attention.self.query",
+    "k": "attention.self.key",
+    "v": "attention.self.value",
+    "o": "attention.output.dense",
+}
+BERT |= {
+    "n1": "attention.output.LayerNorm",
+    "up": "intermediate.dense",
+    "down": "output.dense",
+    "n2": "output.LayerNorm",
+}
 MPNET = {**BERT, "q": "attention.attn.q", "k": "attention.attn.k", "v": "attention.attn.v", "o": "attention.attn.o"}
 MPNET |= {"n1": "attention.LayerNorm"}
 DISTIL = {"q": "attention.q_lin", "k": "attention.k_lin", "v": "attention.v_lin", "o": "attention.out_lin"}
@@ -41,7 +51,11 @@ class Model:
         head = {"bert": ("bert.pooler.dense", "classifier"), "distilbert": ("pre_classifier", "classifier")}
         self.head = head.get(base, ("classifier.dense", "classifier.out_proj"))
         self.logits([0] * 3, [0] * 3, [0] * 3)  # touches every tensor
-        extra = {name for name in set(tensors) - self.used if not name.startswith((*UNUSED, f"{base}.embeddings.position_ids"))}
+        extra = {
+            name
+            for name in set(tensors) - self.used
+            if not name.startswith((*UNUSED, f"{base}.embeddings.position_ids"))
+        }
         if extra:
             raise Refusable(f"tensors that the configuration does not promise: {sorted(extra)[:3]}")
 
@@ -50,7 +64,9 @@ class Model:
             raise Refusable(f"no tensor {name}")
         if self.tensors[name].shape != shape:
             raise Refusable(f"{name}: shape {self.tensors[name].shape}, promised {shape}")
-        if name not in self.used and (self.tensors[name].dtype.kind != "f" or not np.isfinite(self.tensors[name]).all()):
+        if name not in self.used and (
+            self.tensors[name].dtype.kind != "f" or not np.isfinite(self.tensors[name]).all()
+        ):
             raise Refusable(f"{name} holds something else than numbers")
         self.used.add(name)
         return self.tensors[name].astype(np.float64)
@@ -112,7 +128,9 @@ class Model:
         exact, size = buckets // 2, np.abs(distance)
         if exact >= 128 and length > exact:
             raise Unsure("buckets for every distance that counts, and a logarithm of less than 1")
-        ratio = np.log(np.maximum(size, 1).astype(np.float32) / np.float32(exact)) / np.float32(math.log(128 / exact) or 1)
+        ratio = np.log(np.maximum(size, 1).astype(np.float32) / np.float32(exact)) / np.float32(
+            math.log(128 / exact) or 1
+        )
         far = np.minimum(exact + (ratio * np.float32(buckets - exact)).astype(np.int64), buckets - 1)
         index = np.where(distance < 0, buckets, 0) + np.where(size < exact, size, far)
         return table[index].transpose(2, 0, 1)

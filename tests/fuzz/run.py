@@ -50,7 +50,12 @@ class Worker:
 
     def __init__(self, folder: Path, log: IO[bytes]) -> None:
         self.log = log
-        environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        environment = {
+            **os.environ,
+            "TOKENIZERS_PARALLELISM": "false",
+            "OPENBLAS_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+        }
         folder.mkdir(exist_ok=True)
         command = [sys.executable, str(HERE / "worker.py"), str(folder)]
         self.process = subprocess.Popen(

@@ -8,11 +8,16 @@ from typing import Any
 import numpy as np
 from decode import decode
 from naive import BASE, Model, Tensors
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from tokenizers.implementations import BertWordPieceTokenizer
+from read_tokenizer import read_tokenizer
 from verdict import Refusable, Unsure
 
-CLASSES = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta", "camembert": "Camembert", "electra": "Electra"}
+CLASSES = {
+    "bert": "Bert",
+    "roberta": "Roberta",
+    "xlm-roberta": "XLMRoberta",
+    "camembert": "Camembert",
+    "electra": "Electra",
+}
 CLASSES |= {"distilbert": "DistilBert", "mpnet": "MPNet"}
 WITHOUT_TYPES = ("Roberta", "XLMRoberta", "Camembert", "MPNet", "DistilBert")
 Pair = tuple[str, str]
@@ -39,7 +44,7 @@ class Opinion:
         _check_chain(folder)
         self.tensors = read_tensors(folder)
         self.model = Model(self.sizes, self.tensors)
-        self.tokenizer = _read_tokenizer(folder, self.settings)
+        self.tokenizer = read_tokenizer(folder, self.settings)
         if max(self.tokenizer.get_vocab(with_added_tokens=True).values(), default=0) >= self.sizes["vocab"]:
             raise Refusable("token ids beyond the last row")
 
@@ -70,7 +75,7 @@ class Opinion:
         return result
 
     def _kept(self, sequences: list[int | None]) -> list[int]:
-        """Return the places that truncation leaves: ends are taken off the longer text (of halves, the second is larger)."""
+        """Return the places that truncation leaves; of two halves, the second is the larger one."""
         first, second = sequences.count(0), sequences.count(1)
         budget = self.max_length() - (len(sequences) - first - second)
         if first + second > budget:
@@ -98,7 +103,9 @@ class Opinion:
         if padding is None:
             return list(range(len(ids)))
         counted = np.cumsum([token != padding for token in ids])
-        return [padding if token == padding else int(count) + first - 1 for token, count in zip(ids, counted, strict=True)]
+        return [
+            padding if token == padding else int(count) + first - 1 for token, count in zip(ids, counted, strict=True)
+        ]
 
     def logits(self, tokens: list[Tokens]) -> np.ndarray:
         """Return the logits: (N, labels)."""
@@ -109,7 +116,10 @@ class Opinion:
         rng, exact = np.random.default_rng(0), self.logits(tokens)
         moved = np.zeros_like(exact)
         for _ in range(4):
-            noisy = {name: array * (1 + rounding * rng.choice([-1.0, 1.0], array.shape)) for name, array in self.tensors.items()}
+            noisy = {
+                name: array * (1 + rounding * rng.choice([-1.0, 1.0], array.shape))
+                for name, array in self.tensors.items()
+            }
             twin = Model(self.sizes, noisy)
             moved = np.maximum(moved, np.abs(np.array([twin.logits(*row) for row in tokens]) - exact))
         return moved
@@ -140,7 +150,12 @@ def read_sizes(config: dict[str, Any]) -> dict[str, Any]:
         raise Refusable("other positions")
     if "auto_map" in config:
         raise Refusable("brings its own code")
-    own = {"hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads", "intermediate_size": "hidden_dim"}
+    own = {
+        "hidden_size": "dim",
+        "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads",
+        "intermediate_size": "hidden_dim",
+    }
 
     def number(key: str, default: int | None = None) -> int:
         values = [config[name] for name in ((own.get(key, key), key) if distil else (key,)) if name in config]
@@ -161,7 +176,8 @@ def read_sizes(config: dict[str, Any]) -> dict[str, Any]:
     padding = number("pad_token_id", 1) if padded else None
     return {
         "family": family, "hidden": hidden, "heads": heads, "layers": number("num_hidden_layers"), "eps": float(eps),
-        "vocab": number("vocab_size"), "inner": number("intermediate_size"), "positions": number("max_position_embeddings"),
+        "vocab": number("vocab_size"), "inner": number("intermediate_size"),
+        "positions": number("max_position_embeddings"),
         "types": 0 if distil or family == "mpnet" else number("type_vocab_size", 2), "padding": padding,
         "first": 0 if padding is None else padding + 1, "labels": read_labels(config),
         "embedding": number("embedding_size") if family == "electra" else hidden,
@@ -221,65 +237,8 @@ def _modern(tensors: Tensors) -> Tensors:
     result = {}
     for name, array in tensors.items():
         stem, _, last = name.rpartition(".")
-        new = f"{stem}.{ {'gamma': 'weight', 'beta': 'bias'}.get(last, last)}" if stem.endswith("LayerNorm") else name
+        new = f"{stem}.{ {'gamma': 'weight', 'beta': 'bias'}.get(last, last) }" if stem.endswith("LayerNorm") else name
         if new in result:
             raise Refusable(f"{name} is there under two names")
         result[new] = array
     return result
-
-
-def _read_tokenizer(folder: Path, settings: dict[str, Any]) -> Tokenizer:
-    """Return the library's tokenizer with the file's own template."""
-    if settings.get("truncation_side", "right") != "right":
-        raise Refusable("truncation from the left")
-    path = folder / "tokenizer.json"
-    if path.exists():
-        tokenizer = Tokenizer.from_file(str(path))
-        if json.loads(path.read_bytes())["model"].get("dropout"):
-            raise Refusable("dropout: another score at each call")
-    elif (folder / "vocab.txt").exists():
-        tokenizer = _wordpiece(folder / "vocab.txt", settings)
-    else:
-        tokenizer = _byte_pairs(folder, settings)
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
-
-
-def _token(settings: dict[str, Any], name: str, default: str) -> str:
-    token = settings.get(f"{name}_token", default)
-    token = token.get("content") if isinstance(token, dict) else token
-    if not isinstance(token, str) or not token:
-        raise Unsure(f"{name}_token is no token")
-    return token
-
-
-def _wordpiece(path: Path, settings: dict[str, Any]) -> Tokenizer:
-    with path.open(encoding="utf-8") as stream:  # ends of lines are those of all systems, as transformers reads them
-        vocabulary = {line.rstrip("\n"): i for i, line in enumerate(stream)}
-    flags = {name: settings.get(name, True) for name in ("tokenize_chinese_chars", "do_lower_case")}
-    if not all(isinstance(flag, bool) for flag in flags.values()) or settings.get("strip_accents") not in (None, True, False):
-        raise Unsure("a flag is no truth value")
-    special = {name: _token(settings, name, f"[{name.upper()}]") for name in ("unk", "sep", "pad", "cls", "mask")}
-    if missing := {special[name] for name in ("unk", "sep", "cls")} - set(vocabulary):
-        raise Refusable(f"special tokens that are no words: {missing}")
-    return BertWordPieceTokenizer(
-        vocabulary, handle_chinese_chars=flags["tokenize_chinese_chars"], lowercase=flags["do_lower_case"],
-        strip_accents=settings.get("strip_accents"), **{f"{name}_token": token for name, token in special.items()},
-    )._tokenizer  # fmt: skip
-
-
-def _byte_pairs(folder: Path, settings: dict[str, Any]) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt")))
-    prefix = settings.get("add_prefix_space", False)
-    if not isinstance(prefix, bool):
-        raise Unsure("add_prefix_space is no truth value")
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
-    names = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
-    special = {name: _token(settings, name, token) for name, token in names.items()}
-    numbers = {name: tokenizer.token_to_id(token) for name, token in special.items()}
-    if None in numbers.values():
-        raise Refusable("special tokens that are no words")
-    tokenizer.post_processor = processors.RobertaProcessing(*((special[name], numbers[name]) for name in ("sep", "cls")))
-    tokenizer.add_special_tokens(list(special.values()))
-    return tokenizer
