@@ -171,9 +171,9 @@ def describe_backend(name: str) -> dict[str, str]:
         return {"instruction_set": "NumPy's own", "kernel_cache": "none"}
     if name == "cuda":
         return {"instruction_set": "CUDA", "kernel_cache": "in memory only"}
-    from ..kernels.cpu import isa, jit  # here, because they import Numba
+    from ..kernels.cpu import cache, isa  # here, because they import Numba
 
-    return {"instruction_set": isa.ISA.name, "kernel_cache": str(jit.CACHE_DIRECTORY or "in memory only")}
+    return {"instruction_set": isa.ISA.name, "kernel_cache": str(cache.DIRECTORY or "in memory only")}
 
 
 def _load(name: str) -> Backend:
