@@ -4,13 +4,19 @@ import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from numba import njit
+from numba import config, njit
 from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic as numba_intrinsic
 
 from . import cache
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+if config.DISABLE_JIT:
+    raise ValueError(
+        "NUMBA_DISABLE_JIT: found 1, expected 0, since kernels consist of machine instructions that Python lacks;"
+        " unset it or use backend='reference'"
+    )
 
 if hasattr(os, "register_at_fork"):
     # A process forked while another thread compiles would inherit Numba's lock in the hands of a thread that it lacks.
