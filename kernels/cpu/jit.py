@@ -1,10 +1,15 @@
 """How kernels are compiled: the one file that owns this policy. Where machine code is kept is in cache.py."""
 
+import contextlib
 import os
+import sys
+import threading
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from numba import config, njit
+from numba.core import event
 from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic as numba_intrinsic
 
@@ -50,6 +55,58 @@ def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
     return numba_intrinsic(prefer_literal=True)(function)
 
 
+class _Announcement(event.Listener):
+    """Says once that kernels are being compiled, as soon as that has lasted longer than a second in all.
+
+    Numba tells of each kernel under its compiler lock, so that one thread at a time is here, and no process is forked
+    meanwhile. A kernel that calls others begins before them and ends after them.
+    """
+
+    PATIENCE = 1.0  # seconds of compiling
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._begin = self._spent = 0.0
+        self._timer: threading.Timer | None = None
+
+    def on_start(self, event: Any) -> None:
+        """Begin to count the time."""
+        if _is_kernel(event.data["dispatcher"]):
+            self._depth += 1
+            if self._depth == 1 and self._spent < self.PATIENCE:
+                self._begin = time.monotonic()
+                self._timer = threading.Timer(self.PATIENCE - self._spent, _announce)
+                with contextlib.suppress(RuntimeError):  # the system starts no thread: then nothing is said
+                    self._timer.start()
+
+    def on_end(self, event: Any) -> None:
+        """Stop it; also after an error."""
+        if _is_kernel(event.data["dispatcher"]):
+            self._depth -= 1
+            if self._depth == 0 and self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+                self._spent += time.monotonic() - self._begin
+
+
 def _is_kernel(dispatcher: Any) -> bool:
     """Return whether it is a kernel of this folder: others may use Numba in the same process."""
     return dispatcher.py_func.__module__.rpartition(".")[0] == __package__
+
+
+def _announce() -> None:
+    how_often = "once" if cache.DIRECTORY else "in each process, as there is no kernel cache"
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr was closed meanwhile
+        sys.stderr.write(f"numbert: compiling kernels for this processor, {how_often} (some seconds) ...\n")
+        sys.stderr.flush()
+
+
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError):  # there is no stderr, or it is closed
+        return False
+
+
+if _is_terminal(sys.stderr):
+    event.register("numba:compile", _Announcement())
