@@ -82,9 +82,8 @@ class Workers:
                 for task in tasks:
                     futures.append(self._executor.submit(function, task))
             except RuntimeError as error:
-                # The task stays in the queue and nobody will ask for its result. The threads that there are finish
-                # the queue, which may hold tasks of other callers, and end; the next call begins with a new pool.
-                self._executor.shutdown(wait=False)
+                # The task stays in the queue and nobody will ask for its result. So the pool is left to itself: threads
+                # that there are finish its queue, which may hold tasks of other callers, and end.
                 self._executor = None
                 raise BackendError(
                     f"num_threads: found {self.num_threads}, of which not all can be started ({error}); choose fewer or"

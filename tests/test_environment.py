@@ -4,11 +4,14 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 
 import pytest
 from conftest import ROOT
 
 pytest.importorskip("numba", reason="the settings are Numba's, or of kernels that it compiles")
+from numbert import BackendError
+from numbert.engine.workers import Workers
 
 # What follows may fail; afterwards the reference must still compute.
 TRY = """
@@ -135,3 +138,16 @@ def test_threads_that_cannot_be_started_are_named_and_the_model_is_usable_afterw
     assert len(messages) >= 6
     for message in messages:
         assert message.startswith("num_threads: found 3, of which not all can be started (can't start new thread)")
+
+
+def test_a_task_that_found_no_thread_is_not_run_later(monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    workers, done = Workers(1), []
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(BackendError, match="num_threads: found 1, of which not all can be started"):
+            workers.map(done.append, [1])
+    workers.map(done.append, [2])
+    assert done == [2]
