@@ -115,7 +115,7 @@ for allowed in range(3):
         try:
             model = CrossEncoder(num_threads=3)
             model.predict(pairs)
-            print("no error", allowed)
+            assert allowed  # a thread that is done with one task may do with the next what another was needed for
         except BackendError as error:
             print(error)
         left = 3
@@ -135,7 +135,7 @@ print("done")
 def test_threads_that_cannot_be_started_are_named_and_the_model_is_usable_afterwards():
     *messages, last = run(NO_THREADS)
     assert last == "done"
-    assert len(messages) >= 6
+    assert len(messages) >= 2  # at the least, the two loads that are allowed no thread
     for message in messages:
         assert message.startswith("num_threads: found 3, of which not all can be started (can't start new thread)")
 
