@@ -105,7 +105,8 @@ def choose_backend(name: str, dtype: str) -> tuple[str, Backend]:
         When the name or the dtype is unknown, or they do not go together.
     BackendError
         When Numba cannot be imported, and "cpu" is asked for by name or by a dtype that the reference lacks; when
-        "cuda" is asked for and something that it needs is missing.
+        memory does not suffice for it, or its settings in the environment forbid what kernels need; when "cuda" is
+        asked for and something that it needs is missing.
     """
     if not isinstance(name, str) or not isinstance(dtype, str):
         raise InputTypeError(
@@ -122,6 +123,8 @@ def choose_backend(name: str, dtype: str) -> tuple[str, Backend]:
     if chosen == "cuda":
         _check_cuda(dtype)
     try:
+        if chosen == "cpu":
+            _check_cpu()
         return chosen, _load(chosen)
     except ImportError as error:  # no wheel for this platform, or a NumPy that Numba does not know yet
         if asked == "cpu" or dtype not in DTYPES["reference"]:
@@ -131,6 +134,21 @@ def choose_backend(name: str, dtype: str) -> tuple[str, Backend]:
             ) from error
         logger.warning("Numba cannot be imported (%s): computing with NumPy, much slower", error)
         return "reference", _load("reference")
+
+
+def _check_cpu() -> None:
+    try:
+        from ..kernels.cpu import blocks, isa  # noqa: F401 - here, because they import Numba and read its settings
+    except ValueError as error:  # a setting; the message names it
+        raise BackendError(f"backend 'cpu': {error}") from error
+    except (MemoryError, OSError) as error:  # what LLVM's library raises where it cannot be mapped
+        raise BackendError(
+            f"backend 'cpu': Numba cannot be loaded ({type(error).__name__}: {error}), expected about 1 GiB of address"
+            " space; raise the limit (ulimit -v) or use backend='reference'"
+        ) from error
+    problem = isa.find_problem()
+    if problem:
+        raise BackendError(f"backend 'cpu': {problem}")
 
 
 def _check_cuda(dtype: str) -> None:
@@ -171,9 +189,9 @@ def describe_backend(name: str) -> dict[str, str]:
         return {"instruction_set": "NumPy's own", "kernel_cache": "none"}
     if name == "cuda":
         return {"instruction_set": "CUDA", "kernel_cache": "in memory only"}
-    from ..kernels.cpu import isa, jit  # here, because they import Numba
+    from ..kernels.cpu import cache, isa  # here, because they import Numba
 
-    return {"instruction_set": isa.ISA.name, "kernel_cache": str(jit.CACHE_DIRECTORY or "in memory only")}
+    return {"instruction_set": isa.ISA.name, "kernel_cache": str(cache.DIRECTORY or "in memory only")}
 
 
 def _load(name: str) -> Backend:

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from .cores import Cores
+from .errors import BackendError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -38,6 +39,11 @@ class Workers:
 
         When a task raises, or the caller is interrupted, tasks that have not begun are dropped and the error is raised.
         The tasks of one call are queued together: as many as there are threads may wait for each other.
+
+        Raises
+        ------
+        BackendError
+            When the system starts no more threads.
         """
         futures: list[Future[Result]] = []
         try:
@@ -72,8 +78,17 @@ class Workers:
         with self._lock:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(self.num_threads, thread_name_prefix="numbert")
-            for task in tasks:
-                futures.append(self._executor.submit(function, task))
+            try:
+                for task in tasks:
+                    futures.append(self._executor.submit(function, task))
+            except RuntimeError as error:
+                # The task stays in the queue and nobody will ask for its result. So the pool is left to itself: threads
+                # that there are finish its queue, which may hold tasks of other callers, and end.
+                self._executor = None
+                raise BackendError(
+                    f"num_threads: found {self.num_threads}, of which not all can be started ({error}); choose fewer or"
+                    " raise the limit of threads (ulimit -u)"
+                ) from error
 
     def _forget_threads(self) -> None:
         self._executor = None

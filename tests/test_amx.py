@@ -81,15 +81,49 @@ def test_amx_is_asked_for_and_a_refusal_is_no_error():
     assert permission.request_amx() is permission.request_amx()
 
 
-def test_without_permission_the_next_instruction_set_is_chosen(monkeypatch):
-    present = dict.fromkeys(isa.REQUIRED_FEATURES["amx"], True)
-    monkeypatch.setattr(isa.llvm, "get_host_cpu_features", lambda: present)
-    monkeypatch.setattr(isa.config, "CPU_NAME", None)
+@pytest.fixture
+def processor(monkeypatch):
+    """A function that sets the features of this processor, whether AMX is granted, and Numba's settings."""
     monkeypatch.delenv("NUMBERT_ISA", raising=False)
-    monkeypatch.setattr(permission, "request_amx", lambda: True)
+
+    def be(features, granted, name=None, changes=None):
+        monkeypatch.setattr(isa.llvm, "get_host_cpu_features", lambda: dict.fromkeys(features, True))
+        monkeypatch.setattr(permission, "request_amx", lambda: granted)
+        monkeypatch.setattr(isa.config, "CPU_NAME", name)
+        monkeypatch.setattr(isa.config, "CPU_FEATURES", changes)
+
+    return be
+
+
+AMX, AVX512 = isa.REQUIRED_FEATURES["amx"], isa.REQUIRED_FEATURES["avx512-bf16"]
+
+
+@pytest.mark.parametrize("name", [None, "host", "sapphirerapids"])
+def test_without_permission_the_next_instruction_set_is_chosen(processor, monkeypatch, name):
+    processor(AMX, granted=True, name=name)
     assert isa.detect().name == "amx"
-    monkeypatch.setattr(permission, "request_amx", lambda: False)
+    processor(AMX, granted=False, name=name)
     assert isa.detect().name == "avx512-bf16"
+    assert isa.find_problem() is None
     monkeypatch.setenv("NUMBERT_ISA", "amx")
     with pytest.raises(ValueError, match="NUMBERT_ISA: found 'amx', expected one of"):
         isa.detect()
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"), [("sapphirerapids", ""), ("sapphirerapids", "+amx-tile"), (None, "+amx-tile"), ("host", "+x")]
+)
+def test_code_for_a_better_processor_is_compiled_and_not_run(processor, name, changes):
+    processor(AMX, granted=True, name=name, changes=changes)
+    problem = isa.find_problem()
+    assert problem is None or changes == "+x"
+    for features, granted in ((AVX512, True), (AMX, False)):  # the processor lacks it, or its system refuses it
+        processor(features, granted=granted, name=name, changes=changes)
+        assert f"NUMBA_CPU_NAME, NUMBA_CPU_FEATURES: found {name!r}, {changes!r}" in isa.find_problem()
+        assert changes.lstrip("+") in isa.find_problem()
+
+
+def test_features_that_are_taken_away_are_not_used(processor):
+    processor(AMX, granted=True, name=None, changes="-amx-int8,-avx512bf16")
+    assert isa.detect().name == "avx512-vnni"
+    assert isa.find_problem() is None

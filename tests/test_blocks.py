@@ -32,6 +32,36 @@ def test_cpu_equals_reference(rng, hidden, heads, inner, layers, labels, lengths
     np.testing.assert_allclose(fast, exact, atol=2e-5)
 
 
+def attention_by_the_formula(x, weights):
+    """The block for one pair, with the bias of the keys, one head after the other."""
+    query, key, value = (reference.linear(x, layer) for layer in (weights.query, weights.key, weights.value))
+    heads = [np.split(rows, weights.num_heads, axis=1) for rows in (query, key, value)]
+    gathered = [reference.softmax(q @ k.T / np.sqrt(q.shape[1])) @ v for q, k, v in zip(*heads, strict=True)]
+    return reference.layer_norm(x + reference.linear(np.hstack(gathered), weights.output), weights.norm)
+
+
+def test_the_reference_leaves_out_the_bias_of_keys_because_it_changes_nothing(rng):
+    spec = make_spec(48, 3, 97, 1, 1)
+    attention = pack(spec, random_weights(rng, spec), reference, "float64").layers[0].attention
+    x, offsets = rng.standard_normal((31, 48)), np.array([0, 31])
+    assert np.abs(attention.key.bias).max() > 0.01
+    found = reference.attention_block(x, offsets, attention, None, reference.make_team(1)[0])
+    np.testing.assert_allclose(found, attention_by_the_formula(x, attention), atol=1e-13)  # float64, numbers near 1
+
+
+@pytest.mark.parametrize("size", [1e6, 1e8, 1e10])
+def test_a_huge_bias_of_keys_takes_no_digits_from_the_reference(rng, size):
+    spec = make_spec(48, 3, 97, 2, 1)
+    weights, batch = random_weights(rng, spec), random_batch(rng, spec, [31, 5])
+    logits = []
+    for scale in (0, size):
+        for name in [name for name in weights if name.endswith("attention.key.bias")]:
+            weights[name] = (rng.standard_normal(48) * scale).astype(np.float32)
+        encoder = pack(spec, weights, reference, "float64")
+        logits.append(forward(encoder, batch, reference, reference.make_team(1)[0]))
+    assert (logits[0] == logits[1]).all()
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [("high", 1e-3), ("bfloat16", 0.1), ("int8", 0.4)])
 def test_lower_precision_stays_near_the_reference(rng, dtype, tolerance):
     spec = make_spec(312, 12, 100, 2, 3)

@@ -71,20 +71,34 @@ FEATURES_OF_CPU_NAME = {
 }
 
 
-def target_features() -> set[str]:
-    """Names of the processor features that Numba compiles for: this processor's, or those of NUMBA_CPU_NAME.
-
-    AMX is among this processor's only if the operating system grants it.
-    """
+def usable_features() -> set[str]:
+    """Names of the features that code may use here: this processor's, AMX only if the operating system grants it."""
     here = {feature for feature, present in llvm.get_host_cpu_features().items() if present}
-    if config.CPU_NAME not in (None, "host"):
-        named = FEATURES_OF_CPU_NAME.get(config.CPU_NAME, set())
-        if config.CPU_FEATURES is None:  # Numba then takes those of this processor
-            return named & here
-        return named | {feature[1:] for feature in config.CPU_FEATURES.split(",") if feature.startswith("+")}
     if "amx-tile" in here and not permission.request_amx():
         here.remove("amx-tile")
     return here
+
+
+def target_features() -> set[str]:
+    """Names of the features that Numba compiles for: those usable here, unless NUMBA_CPU_NAME or _FEATURES is set."""
+    features = usable_features()
+    if config.CPU_NAME not in (None, "host"):
+        named = FEATURES_OF_CPU_NAME.get(config.CPU_NAME, set())
+        features = named & features if config.CPU_FEATURES is None else named  # None: Numba takes this processor's
+    changes = (config.CPU_FEATURES or "").split(",")
+    added, removed = ({change[1:] for change in changes if change.startswith(sign)} for sign in "+-")
+    return (features | added) - removed
+
+
+def find_problem() -> str | None:
+    """Return why code that is compiled now cannot be run on this machine, or None if it can."""
+    missing = target_features() - usable_features()
+    if not missing:
+        return None
+    return (
+        f"NUMBA_CPU_NAME, NUMBA_CPU_FEATURES: found {config.CPU_NAME!r}, {config.CPU_FEATURES!r}, expected no more than"
+        f" this machine has; it lacks {', '.join(sorted(missing))}; unset them"
+    )
 
 
 def detect() -> InstructionSet:

@@ -1,34 +1,27 @@
-"""How kernels are compiled and where the machine code is kept: the one file that owns this policy.
+"""How kernels are compiled: the one file that owns this policy. Where machine code is kept is in cache.py."""
 
-Numba's own cache (``cache=True``) misses a change in another file that a kernel calls, raises when its directory is
-read-only or an entry is corrupt, and consists of pickles, which run code when read. So:
-
-- the cache directory is private to the user and named after the content of all kernel sources, so that new sources
-  never meet old machine code;
-- whatever goes wrong with the cache, the kernel is compiled again and one line is logged;
-- ``NUMBERT_CACHE_DIR`` names another directory, ``NUMBERT_CACHE_DIR=off`` keeps everything in memory.
-"""
-
-import hashlib
-import logging
+import contextlib
 import os
-import stat
-import tempfile
+import sys
+import threading
+import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
-import llvmlite
-from numba import njit
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba import config, njit
+from numba.core import event
 from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic as numba_intrinsic
 
-from .isa import ISA
+from . import cache
 
-logger = logging.getLogger("numbert.jit")
 F = TypeVar("F", bound=Callable[..., Any])
 
+if config.DISABLE_JIT:
+    raise ValueError(
+        "NUMBA_DISABLE_JIT: found 1, expected 0, since kernels consist of machine instructions that Python lacks;"
+        " unset it or use backend='reference'"
+    )
 
 if hasattr(os, "register_at_fork"):
     # A process forked while another thread compiles would inherit Numba's lock in the hands of a thread that it lacks.
@@ -40,14 +33,15 @@ if hasattr(os, "register_at_fork"):
 
 
 def kernel(function: F) -> F:
-    """Compile a function when it is first called; it runs without the GIL and is kept in the cache of this file.
+    """Compile a function when it is first called; it runs without the GIL, and kernels of this folder are kept.
 
     Kernels raise nothing and check nothing: what they are given has been validated. No fastmath flag is set, so that
     sums keep the order in which they are written and NaN stays NaN.
     """
     dispatcher = njit(nogil=True, error_model="numpy")(function)
-    if CACHE_DIRECTORY is not None:
-        dispatcher._cache = _KernelCache(function)
+    # The cache's directory is named after the sources of this folder: a kernel elsewhere could change unseen.
+    if cache.DIRECTORY is not None and _is_kernel(dispatcher):
+        dispatcher._cache = cache.KernelCache(function, cache.DIRECTORY)
     return dispatcher
 
 
@@ -61,96 +55,58 @@ def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
     return numba_intrinsic(prefer_literal=True)(function)
 
 
-def source_digest() -> str:
-    """Digest of everything that the machine code depends on, apart from what Numba's own key covers (CPU, version)."""
-    digest = hashlib.sha256(f"{ISA} {llvmlite.__version__}".encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:24]
+class _Announcement(event.Listener):
+    """Says once that kernels are being compiled, as soon as that has lasted longer than a second in all.
+
+    Numba tells of each kernel under its compiler lock, so that one thread at a time is here, and no process is forked
+    meanwhile. A kernel that calls others begins before them and ends after them.
+    """
+
+    PATIENCE = 1.0  # seconds of compiling
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._begin = self._spent = 0.0
+        self._timer: threading.Timer | None = None
+
+    def on_start(self, event: Any) -> None:
+        """Begin to count the time."""
+        if _is_kernel(event.data["dispatcher"]):
+            self._depth += 1
+            if self._depth == 1 and self._spent < self.PATIENCE:
+                self._begin = time.monotonic()
+                self._timer = threading.Timer(self.PATIENCE - self._spent, _announce)
+                with contextlib.suppress(RuntimeError):  # the system starts no thread: then nothing is said
+                    self._timer.start()
+
+    def on_end(self, event: Any) -> None:
+        """Stop it; also after an error."""
+        if _is_kernel(event.data["dispatcher"]):
+            self._depth -= 1
+            if self._depth == 0 and self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+                self._spent += time.monotonic() - self._begin
 
 
-def private_directory() -> Path | None:
-    """Find or make the cache directory; None when there is no safe place, and kernels then live in memory only."""
-    chosen = os.environ.get("NUMBERT_CACHE_DIR")
-    if chosen == "off":
-        return None
-    user = os.getuid() if hasattr(os, "getuid") else "user"
-    home_cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    candidates = [chosen] if chosen else [f"{home_cache}/numbert", f"{tempfile.gettempdir()}/numbert-{user}"]
-    for candidate in candidates:
-        directory = Path(candidate) / source_digest()
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            logger.info("kernel cache: cannot make %s: %s", directory, error)
-            continue
-        if all(_only_we_can_write(path) for path in (directory, directory.parent)):
-            return directory
-        logger.warning(
-            "kernel cache: %s can be written by other users and is not used; set NUMBERT_CACHE_DIR", directory
-        )
-    return None
+def _is_kernel(dispatcher: Any) -> bool:
+    """Return whether it is a kernel of this folder: others may use Numba in the same process."""
+    return dispatcher.py_func.__module__.rpartition(".")[0] == __package__
 
 
-def _only_we_can_write(directory: Path) -> bool:
-    if not hasattr(os, "getuid"):
-        return True  # Windows: the user's profile is private by its access lists
-    status = directory.stat()
-    return status.st_uid in (os.getuid(), 0) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+def _announce() -> None:
+    how_often = "once" if cache.DIRECTORY else "in each process, as there is no kernel cache"
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr was closed meanwhile
+        sys.stderr.write(f"numbert: compiling kernels for this processor, {how_often} (some seconds) ...\n")
+        sys.stderr.flush()
 
 
-class _KernelLocator(_CacheLocator):
-    """Tells Numba's cache to use our directory; its name already stands for the sources, so the stamp is constant."""
-
-    _py_file = __file__  # named by Numba in a warning
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._disambiguator = function.__module__.rpartition(".")[2]
-
-    @classmethod
-    def from_function(cls, py_func: Callable[..., Any], py_file: str) -> "_KernelLocator":
-        return cls(py_func)
-
-    def get_cache_path(self) -> str:
-        return str(CACHE_DIRECTORY)
-
-    def get_source_stamp(self) -> str:
-        return "sources are in the directory's name"
-
-    def get_disambiguator(self) -> str:
-        return self._disambiguator
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError):  # there is no stderr, or it is closed
+        return False
 
 
-class _KernelCacheImpl(CompileResultCacheImpl):
-    _locator_classes = (_KernelLocator,)
-
-
-class _KernelCache(FunctionCache):
-    """A cache that cannot fail: any error means compile again, and is logged once per process."""
-
-    _impl_class = _KernelCacheImpl
-    _reported = False
-
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        try:
-            return super().load_overload(sig, target_context)
-        except Exception as error:  # whatever a damaged pickle or object file raises
-            self._report("read", error)
-            return None
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        try:
-            super().save_overload(sig, data)
-        except Exception as error:  # a full or read-only disk, or an index that cannot be read
-            self._report("written", error)
-
-    def _report(self, action: str, error: Exception) -> None:
-        if not _KernelCache._reported:
-            _KernelCache._reported = True
-            logger.warning(
-                "kernel cache %s cannot be %s (%s: %s); compiling in memory. Delete it or set NUMBERT_CACHE_DIR",
-                CACHE_DIRECTORY, action, type(error).__name__, error,
-            )  # fmt: skip
-
-
-CACHE_DIRECTORY = private_directory()
+if _is_terminal(sys.stderr):
+    event.register("numba:compile", _Announcement())

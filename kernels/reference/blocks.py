@@ -209,9 +209,11 @@ def attention_block(
     -------
     ndarray, shape (T, C)
     """
+    # The key's bias b would add q.b to all scores of a query, which leaves its softmax as it is. It is not added: a
+    # large one would take the digits of all scores before softmax takes it off again.
     query, key, value = (
-        linear(x, layer).reshape(len(x), weights.num_heads, -1).transpose(1, 0, 2)  # (H, T, D)
-        for layer in (weights.query, weights.key, weights.value)
+        rows.reshape(len(x), weights.num_heads, -1).transpose(1, 0, 2)  # (H, T, D)
+        for rows in (linear(x, weights.query), x @ weights.key.weight.T, linear(x, weights.value))
     )
     scale = query.dtype.type(1 / math.sqrt(query.shape[-1]))
     context = np.empty_like(query)  # (H, T, D)
