@@ -4,6 +4,7 @@ import gc
 import os
 import re
 import shutil
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,12 @@ FLOAT64 = 1e-9
 ROUNDINGS = 200
 SAVED = 0.1  # of the cases that are right are saved and loaded again, too
 LARGEST_SQUARE = 1e18  # of a number above, the square is no float32: such a model may end in NonFiniteScoreError
+# What must be noticed when a case does it: tests/test_fuzz.py rings each.
+ALARMS: dict[str, Callable[[], object]] = {
+    "signal": os.abort,
+    "hang": lambda: time.sleep(60),
+    "leak": lambda: os.open(".", 0),
+}
 FIXED_PAIRS: list[Pair] = [
     (QUERY, PASSAGE),
     ("", "a"),
@@ -50,6 +57,8 @@ def run_case(kind: str, seed: str, work: Path) -> tuple[str, str]:
     """
     if kind == "inputs":
         return inputs.run(seed)
+    if kind == "alarm":
+        return str(ALARMS[seed]()), seed
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     if kind == "known":

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from hostile import render
-from mutate_folder import Spoiled, copy_model
+from mutate_folder import ALL, Spoiled, copy_model
 from mutate_safetensors import put_together, take_apart
 
 Tree = dict[str, Any]
@@ -97,7 +97,7 @@ def _modules(*names: str) -> Callable[[Path], object]:
 
 
 CASES: dict[str, tuple[str, str, Callable[[Path], object]]] = {
-    "sound": ("narrow", "config.json", lambda path: None),
+    **{f"sound-{model}": (model, "config.json", lambda path: None) for model in ALL},
     "further-dense": ("narrow", "modules.json", _modules("Transformer", "Dense")),
     "no-transformer": ("narrow", "modules.json", _modules("Pooling")),
     "text-doubled-33-times": ("narrow", "tokenizer.json", _doubling(33)),

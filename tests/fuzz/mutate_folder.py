@@ -122,10 +122,10 @@ def _chain(rng: Random, parent: Path) -> tuple[str, str]:
     folder = copy_model(rng.choice(SMALL), parent)
     makers = {"modules.json": mutate_settings.modules, "sentence_bert_config.json": mutate_settings.sentence_bert}
     makers["config_sentence_transformers.json"] = mutate_settings.sentence_transformers
-    name = rng.choice(list(makers))
-    tree = makers[name](rng)
-    (folder / name).write_bytes(render(tree))
-    return folder.name, f"{name}: {tree!r:.200}"
+    trees = {name: makers[name](rng) for name in rng.sample(sorted(makers), rng.choice([1, 1, 2, 3]))}
+    for name, tree in trees.items():
+        (folder / name).write_bytes(render(tree))
+    return folder.name, f"{trees!r:.400}"
 
 
 def _weights(rng: Random, parent: Path) -> tuple[str, str]:

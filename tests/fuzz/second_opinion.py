@@ -41,7 +41,7 @@ class Opinion:
         path = folder / "tokenizer_config.json"
         self.settings = _json_object(path) if path.exists() else {}
         self.sizes = read_sizes(self.config)
-        _check_chain(folder)
+        self.chained = _check_chain(folder)  # the length that sentence-transformers would set, if any
         self.tensors = read_tensors(folder)
         self.model = Model(self.sizes, self.tensors)
         self.tokenizer = read_tokenizer(folder, self.settings)
@@ -50,7 +50,8 @@ class Opinion:
 
     def max_length(self) -> int:
         """Return the longest pair in tokens."""
-        usable, limit = self.sizes["positions"] - self.sizes["first"], self.settings.get("model_max_length")
+        usable = self.sizes["positions"] - self.sizes["first"]
+        limit = self.settings.get("model_max_length") if self.chained is None else self.chained
         if limit is None or (isinstance(limit, int | float) and limit > 1e9):
             return usable
         if isinstance(limit, bool) or not isinstance(limit, int):
@@ -198,11 +199,11 @@ def read_labels(config: dict[str, Any]) -> int:
     return len(keys)
 
 
-def _check_chain(folder: Path) -> None:
-    """Refuse what sentence-transformers would compute behind (or in front of) the transformer."""
+def _check_chain(folder: Path) -> int | None:
+    """Refuse what sentence-transformers would compute beside the transformer; return the length that it would set."""
     path = folder / "modules.json"
     if not path.exists():
-        return
+        return None
     try:
         chain = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -211,6 +212,11 @@ def _check_chain(folder: Path) -> None:
         raise Refusable("modules.json is no list of one module")
     if not str(chain[0].get("type")).endswith(".Transformer"):
         raise Refusable("the only module is no Transformer")
+    settings = folder / "sentence_bert_config.json"
+    values = _json_object(settings) if settings.exists() else {}
+    if values.get("do_lower_case"):
+        raise Refusable("sentence-transformers would turn texts into lower case")
+    return values.get("max_seq_length")
 
 
 def read_tensors(folder: Path) -> Tensors:

@@ -23,11 +23,14 @@ def main() -> None:
     warnings.simplefilter("error")
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # a library's prints must not look like answers
+    import known
     from case import open_files, run_case
     from verdict import Failed
 
     resource.setrlimit(resource.RLIMIT_AS, (gigabytes << 30, gigabytes << 30))
-    run_case("known", "sound", folder / "case")  # load all there is, before anything is counted
+    for name in known.CASES:  # every kernel is compiled, or read from the cache, before a case is timed
+        if name.startswith("sound-"):
+            run_case("known", name, folder / "case")
     gc.collect()
     gc.freeze()  # what lives now stays: it need not be looked through after each case
     open_at_first = open_files()

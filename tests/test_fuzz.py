@@ -1,0 +1,86 @@
+"""The fuzzer sees what it is there for: each way to be wrong is made on purpose."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+FUZZ = ROOT / "tests" / "fuzz"
+
+
+@pytest.fixture
+def hold(monkeypatch, tmp_path):
+    """A function that runs a known case here."""
+    monkeypatch.syspath_prepend(str(FUZZ))
+    import case
+
+    return lambda name: case.run_case("known", name, tmp_path / "case")
+
+
+@pytest.fixture
+def failed(hold):
+    """What a broken promise raises."""
+    from verdict import Failed
+
+    return Failed
+
+
+def test_a_sound_model_is_right(hold):
+    assert hold("sound-narrow")[0] == "right"
+
+
+def test_an_array_that_is_not_the_files_is_seen(hold, failed, monkeypatch):
+    from numbert.loaders.tensors import Weights
+
+    read = Weights.__getitem__
+    monkeypatch.setattr(Weights, "__getitem__", lambda self, name: read(self, name) + np.float32(1e-6))
+    with pytest.raises(failed, match=r"array .* is not what the file holds"):
+        hold("sound-narrow")
+
+
+def test_a_wrong_truncation_is_seen(hold, failed, monkeypatch):
+    monkeypatch.setattr(
+        "numbert.engine.tokenization.truncate_longest_first", lambda first, second, budget: (1, budget - 1)
+    )
+    with pytest.raises(failed, match="wrong: float64 reference"):
+        hold("sound-narrow")
+
+
+def test_a_wrong_kernel_is_seen(hold, failed, monkeypatch):
+    from numbert.kernels.cpu import blocks
+
+    head = blocks.classification_head
+    monkeypatch.setattr(blocks, "classification_head", lambda *arguments: head(*arguments) * np.float32(1.001))
+    with pytest.raises(failed, match="wrong: cpu"):
+        hold("sound-narrow")
+
+
+def test_a_check_that_is_gone_is_seen(hold, failed, monkeypatch):
+    assert hold("further-dense")[0] == "refused at load: ConfigError"
+    monkeypatch.setattr("numbert.loaders.checkpoint.read_modules", lambda *arguments: None)
+    with pytest.raises(failed, match=r"silent: .*modules\.json"):
+        hold("further-dense")
+
+
+def test_an_error_outside_the_taxonomy_is_seen(hold, failed, monkeypatch):
+    monkeypatch.setattr("numbert.loaders.checkpoint.open_weights", lambda *arguments: {}["nothing"])
+    with pytest.raises(failed, match="stranger: KeyError"):
+        hold("sound-narrow")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of memory and pipes as the runner uses them are POSIX's")
+def test_signals_hangs_and_open_files_are_seen():
+    command = [sys.executable, FUZZ / "run.py", "--jobs", "1", "--hang", "2"]
+    command += [part for alarm in ("signal", "hang", "leak") for part in ("--case", f"alarm:{alarm}")]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 1, run.stderr
+    for word in ("signal: the process ended with -6", "hang: more than 2 s", "leak: 1 files were left open"):
+        assert f"\n    {word}" in run.stdout, run.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="as above")
+def test_what_was_wrong_once_is_right_or_refused():
+    run = subprocess.run([sys.executable, FUZZ / "run.py", "--known"], capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stdout + run.stderr
