@@ -10,6 +10,7 @@ The exit status is 1 when any case failed.
 
 import argparse
 import collections
+import concurrent.futures
 import itertools
 import json
 import os
@@ -124,7 +125,7 @@ class Fuzzer:
         with self.warming:
             result = worker.run("known:sound-narrow", 600)
         if result.outcome != "right":
-            raise SystemExit(f"the worker cannot run the case that nothing is wrong with: {result}")
+            raise RuntimeError(f"the worker cannot run the case that nothing is wrong with: {result}")
 
 
 def all_cases(seed: int, total: int | None, kinds: list[str] | None) -> Iterator[str]:
@@ -190,11 +191,8 @@ def main() -> int:
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None, prefix="numbert-fuzz-") as work:
         fuzzer = Fuzzer(cases, begin + given.seconds, Path(work), given.hang)
-        threads = [threading.Thread(target=fuzzer.serve, args=(number,)) for number in range(given.jobs)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with concurrent.futures.ThreadPoolExecutor(given.jobs) as pool:
+            list(pool.map(fuzzer.serve, range(given.jobs)))  # a list, so that what one raises is raised here
     return 1 if report(fuzzer.results, time.monotonic() - begin) else 0
 
 
