@@ -125,7 +125,8 @@ class Fuzzer:
         with self.warming:
             result = worker.run("known:sound-narrow", 600)
         if result.outcome != "right":
-            raise RuntimeError(f"the worker cannot run the case that nothing is wrong with: {result}")
+            log = Path(worker.log.name).read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"a worker cannot run the case that nothing is wrong with: {result.what}\n{log}")
 
 
 def all_cases(seed: int, total: int | None, kinds: list[str] | None) -> Iterator[str]:
