@@ -51,9 +51,7 @@ def both_ways(test):
 
 
 @given(PAIRS, st.integers(1, 3), st.integers(1, 9), st.sampled_from([16, 384]), st.booleans(), st.data())
-def test_each_pair_gets_its_logits_and_identical_ones_are_computed_once(
-    pairs, threads, batch_size, largest, share, data
-):
+def test_each_pair_gets_its_logits_and_is_computed_once(pairs, threads, batch_size, largest, share, data):
     pairs += data.draw(st.lists(st.sampled_from(pairs), max_size=10)) if pairs else []
     backend = RecordingBackend(largest_shard=largest, shares_shards=share)
     logits = logits_of(make_scorer(backend, num_threads=threads), pairs, batch_size=batch_size)
@@ -239,7 +237,7 @@ def scorer_and_pairs(backend, num_threads, pair=TEXTS_AS_LONG_AS_POSSIBLE, types
 
 
 @both_ways
-@pytest.mark.parametrize(("message", "changes"), WRONG, ids=[f"{m.split(',')[0]}, {list(c)[0]}" for m, c in WRONG])
+@pytest.mark.parametrize(("message", "changes"), WRONG, ids=[f"{m.split(',')[0]}, {next(iter(c))}" for m, c in WRONG])
 def test_what_would_leave_a_table_is_refused_before_any_kernel_runs(num_threads, shared, message, changes):
     backend = RecordingBackend(shares_shards=shared)
     scorer, pairs = scorer_and_pairs(backend, num_threads, **changes)
@@ -295,20 +293,20 @@ def test_a_text_is_shortened_in_the_message():
 # ---- errors
 
 
-class Broken(Exception):
+class DeliberateError(Exception):
     """What no part of numbert raises."""
 
 
 def test_an_error_in_one_shard_reaches_the_caller_and_the_scorer_stays_usable():
     def fail(pairs, member):
         if any(13 in pair for pair in pairs):
-            raise Broken("on purpose")
+            raise DeliberateError("on purpose")
 
     backend = RecordingBackend(largest_shard=24, before_head=fail)
     scorer = make_scorer(backend, num_threads=2)
     good = numbered(40, 20)
     for _ in range(5):
-        with pytest.raises(Broken, match="on purpose"):
+        with pytest.raises(DeliberateError, match="on purpose"):
             logits_of(scorer, [*good[:20], ("13", "5"), *good[20:]])
         assert logits_of(scorer, good).tolist() == expected(good)
 
@@ -317,11 +315,11 @@ def test_after_an_error_shards_that_have_not_begun_are_dropped():
     def fail_at_first(pairs, member):
         if not backend.shards:
             backend.shards.append(pairs)
-            raise Broken("on purpose")
+            raise DeliberateError("on purpose")
         time.sleep(0.01)  # the thread takes some more shards until the caller has woken up
 
     backend = RecordingBackend(largest_shard=9, before_head=fail_at_first)
-    with pytest.raises(Broken, match="on purpose"):
+    with pytest.raises(DeliberateError, match="on purpose"):
         logits_of(make_scorer(backend), numbered(400))
     assert len(backend.lookups) < 100  # of more than 200, which take two seconds
 
@@ -330,14 +328,14 @@ def test_after_an_error_shards_that_have_not_begun_are_dropped():
 def test_an_error_of_a_member_of_a_team_is_the_one_that_is_raised(failing):
     def fail(pairs, member):
         if member == failing and armed:
-            raise Broken("on purpose")
+            raise DeliberateError("on purpose")
 
     armed = [True]
     backend = RecordingBackend(shares_shards=True, before_head=fail)
     scorer = make_scorer(backend, num_threads=3)
     pairs = numbered(20)
     for _ in range(3):
-        with pytest.raises(Broken, match="on purpose") as caught:
+        with pytest.raises(DeliberateError, match="on purpose") as caught:
             logits_of(scorer, pairs)
         assert caught.value.__cause__ is None  # members that waited failed too, which says nothing
         assert caught.value.__suppress_context__
@@ -438,5 +436,5 @@ def test_predict_and_rank_compute_each_distinct_pair_once(backend):
 def test_predict_refuses_ids_of_another_model_on_real_backends(backend_name, words, monkeypatch):
     model = CrossEncoder(backend=backend_name, num_threads=2)
     monkeypatch.setattr(model._scorer, "spec", dataclasses.replace(model.spec, vocab_size=100))
-    with pytest.raises(InputError, match="token id: found .* the model has rows for 0 to 99"):
+    with pytest.raises(InputError, match=r"token id: found .* the model has rows for 0 to 99"):
         model.predict(("how many", "people " * words))
