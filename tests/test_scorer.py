@@ -375,16 +375,16 @@ def backend(monkeypatch):
     "make_copy", [copy.deepcopy, lambda scorer: pickle.loads(pickle.dumps(scorer))], ids=["deepcopy", "pickle"]
 )
 def test_a_copy_computes_the_same_with_threads_and_workspaces_of_its_own(backend, make_copy):
-    scorer, pairs = make_scorer(backend, num_threads=2, dtype="float64"), numbered(20)
+    scorer, pairs = make_scorer(backend, num_threads=3, dtype="float64"), numbered(20)
     assert logits_of(scorer, pairs).tolist() == expected(pairs)
     packed = len(backend.dtypes)
     twin = make_copy(scorer)
-    meeting = threading.Barrier(4, timeout=10)  # two teams of two: neither takes the other's threads or workspaces
+    meeting = threading.Barrier(6, timeout=10)  # two teams of three: neither takes the other's threads
     backend.before_head = lambda pairs, member: meeting.wait()
     with ThreadPoolExecutor(2) as callers:
         results = list(callers.map(lambda one: logits_of(one, pairs), [scorer, twin]))
     assert [result.tolist() for result in results] == [expected(pairs)] * 2
-    assert twin.num_threads == 2
+    assert twin.num_threads == 3
     assert twin.backend == "reference"
     assert results[1].dtype == np.float64
     assert len(backend.dtypes) == packed  # nothing was packed again
