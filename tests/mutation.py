@@ -30,14 +30,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parent.parent
+# The tests that are there for a module, and quick. That slower ones (goldens, invariance) notice too is not enough.
 RELATED = {
-    "engine/batching.py": ["test_batching.py", "test_scorer.py"],
-    "engine/scorer.py": ["test_scorer.py", "test_invariance.py"],
-    "engine/workers.py": ["test_workers.py", "test_scorer.py", "test_invariance.py"],
-    "engine/inputs.py": ["test_inputs.py", "test_cross_encoder.py", "test_drop_in.py"],
-    "engine/tokenization.py": ["test_tokenization.py", "test_scorer.py", "test_goldens.py"],
-    "loaders/tokenizer.py": ["test_tokenization.py", "test_loaders.py", "test_goldens.py"],
-    "loaders/tensors.py": ["test_loaders.py", "test_goldens.py"],
+    "engine/batching.py": ["test_batching.py"],
+    "engine/scorer.py": ["test_scorer.py"],
+    "engine/workers.py": ["test_workers.py", "test_scorer.py"],
+    "engine/inputs.py": ["test_inputs.py"],
+    "engine/tokenization.py": ["test_tokenization.py", "test_scorer.py"],
+    "loaders/tokenizer.py": ["test_tokenization.py", "test_loaders.py"],
+    "loaders/tensors.py": ["test_loaders.py"],
 }
 SWAPPED = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -193,6 +194,8 @@ def warm_up() -> None:
     sys.path[:] = [str(ROOT / "tests"), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT)]
     import hypothesis
     import numba  # noqa: F401
+    import numpy.testing  # noqa: F401
+    import pytest  # noqa: F401
     from numbert import CrossEncoder
 
     hypothesis.settings.register_profile(  # without shrinking: that a test fails is enough
@@ -200,6 +203,7 @@ def warm_up() -> None:
         database=None,
         deadline=None,
         derandomize=True,
+        max_examples=30,
         phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
     )
     hypothesis.settings.load_profile("mutation")
