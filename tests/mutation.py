@@ -2,6 +2,7 @@
 
     python tests/mutation.py                                    # all modules of RELATED, 60 minutes
     python tests/mutation.py --files engine/scorer.py --minutes 10 --json mutants.json
+    python tests/mutation.py --again mutants.json               # only those that survived then
 
 No file is changed. A parent process imports the slow libraries and loads the kernels once; each mutant lives in a
 child forked from it, which imports engine and loaders anew, one module of them from mutated source, and runs the
@@ -296,9 +297,13 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=60, help="for more mutants, an even sample is taken")
     parser.add_argument("--json", type=Path, help="write how each mutant ended")
+    parser.add_argument("--again", type=Path, help="test only the mutants that survived in this record")
     arguments = parser.parse_args()
     warm_up()
     mutants = [mutant for file in arguments.files for mutant in mutants_of(file)]
+    if arguments.again:
+        survivors = {row["diff"] for row in json.loads(arguments.again.read_text()) if row["outcome"] == "survived"}
+        mutants = [mutant for mutant in mutants if mutant.diff in survivors]
     random.Random(11).shuffle(mutants)
     with tempfile.TemporaryDirectory() as logs:
         done = run(mutants, arguments.jobs, arguments.minutes, Path(logs))

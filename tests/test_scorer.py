@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numbert import BackendError, CrossEncoder, InputError, NonFiniteScoreError
 from recording_backend import (
+    MEETING,
     SPEC,
     TEMPLATE,
     NumberTokenizer,
@@ -111,6 +112,7 @@ def test_otherwise_a_thread_computes_each_shard(shares, count, batch_size):
     pairs = numbered(count)
     assert logits_of(make_scorer(backend, num_threads=3), pairs, batch_size=batch_size).tolist() == expected(pairs)
     assert set(backend.team_sizes) == {1}
+    assert all(len(shard) <= batch_size for shard in backend.shards)
 
 
 def test_shards_are_computed_side_by_side():
@@ -346,18 +348,18 @@ def test_an_error_of_a_member_of_a_team_is_the_one_that_is_raised(failing):
     assert backend.team_sizes == [3]
 
 
-def test_a_team_whose_threads_cannot_be_started_ends_with_that_error(monkeypatch):
-    backend = RecordingBackend(shares_shards=True)
-    scorer = make_scorer(backend, num_threads=3)
-
+def test_a_team_whose_threads_cannot_all_be_started_ends_with_that_error_and_nobody_waits(monkeypatch):
     def refuse(thread):
         raise RuntimeError("can't start new thread")
 
+    scorer = make_scorer(RecordingBackend(shares_shards=True), num_threads=4)  # one or two threads packed its layers
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError, match="can't start new thread"):
             logits_of(scorer, numbered(20))
+    began = time.monotonic()
     assert logits_of(scorer, numbered(20)).tolist() == expected(numbered(20))
+    assert time.monotonic() - began < MEETING / 2  # no thread was still waiting for a member that never began
 
 
 # ---- copies
