@@ -188,6 +188,7 @@ def test_what_is_no_collection_is_no_pair_and_no_list_of_documents(value):
         (np.array([]), False),
         (np.array([None, list(PAIR)], object)[1:], False),
         (np.array([None, PAIR], object)[1:], False),
+        (np.array([None, PAIR, "a"], object)[1:], False),
         (np.array([None, np.array(PAIR)], object)[1:], False),
         (iter(PAIR), False),
         ("ab", False),
@@ -247,6 +248,12 @@ def test_the_text_of_an_enumeration_is_its_value():
 def test_documents():
     documents = iter(["b", np.str_("a")])
     assert check_documents(documents) == (["b", "a"], ["b", "a"])
+
+
+def test_documents_of_an_array_are_given_back_as_plain_strings():
+    texts, given = check_documents(np.array(["b", "a"]))
+    assert texts == given == ["b", "a"]
+    assert [type(text) for text in given] == [str, str]
 
 
 @pytest.mark.parametrize(
