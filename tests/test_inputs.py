@@ -4,7 +4,6 @@ import collections
 import enum
 import itertools
 import re
-import sys
 import types
 from unittest import mock
 
@@ -106,7 +105,7 @@ def test_long_values_are_shortened_in_messages():
     ("value", "shown"),
     [
         ("x" * 38, f"str ('{'x' * 38}')"),  # 40 characters with its quotation marks
-        ("x" * 39, f"str ('{'x' * 36}...)"),
+        ("x" * 39, f"str ('{'x' * 17}...{'x' * 18}')"),
         (3, "int (3)"),
         (10**5000, "int"),  # which Python refuses to show
     ],
@@ -216,10 +215,10 @@ def test_what_is_checked_is_made_of_plain_strings(inputs):
         (0.25, 0.25),
         (np.float64(0.25), 0.25),
         (np.int64(3), 3.0),
-        (float("inf"), sys.float_info.max),
-        (float("-inf"), -sys.float_info.max),
-        (10**400, sys.float_info.max),
-        (-(10**400), -sys.float_info.max),
+        (float("inf"), float("inf")),
+        (float("-inf"), float("-inf")),
+        (10**400, float("inf")),
+        (-(10**400), float("-inf")),
     ],
     ids=lambda value: f"{value:.1e}" if isinstance(value, float) else type(value).__name__,
 )
