@@ -16,7 +16,15 @@ if TYPE_CHECKING:
         ParityError,
         SaveError,
     )
-    from .loaders.errors import ConfigError, ModelNotFoundError, NumbertError, TokenizerError, WeightsError
+    from .loaders.errors import (
+        ConfigError,
+        ModelChangedError,
+        ModelIsFileError,
+        ModelNotFoundError,
+        NumbertError,
+        TokenizerError,
+        WeightsError,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
@@ -25,6 +33,8 @@ __all__ = [
     "CrossEncoder",
     "InputError",
     "InputTypeError",
+    "ModelChangedError",
+    "ModelIsFileError",
     "ModelNotFoundError",
     "NonFiniteScoreError",
     "NumbertError",

@@ -1,14 +1,24 @@
 """What predict and rank accept, and how they refuse the rest: each error names the place."""
 
 import collections
+import enum
 import itertools
+import re
 import types
 from unittest import mock
 
 import numpy as np
 import pytest
 from numbert import CrossEncoder, InputError, InputTypeError, NumbertError
-from numbert.engine.inputs import check_documents, check_pairs, check_threshold, show
+from numbert.engine.inputs import (
+    check_count,
+    check_documents,
+    check_pairs,
+    check_text,
+    check_threshold,
+    is_one_pair,
+    show,
+)
 
 PAIR = ("query", "passage")
 
@@ -91,9 +101,158 @@ def test_long_values_are_shortened_in_messages():
     assert len(str(caught.value)) < 200
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("x" * 38, f"str ('{'x' * 38}')"),  # 40 characters with its quotation marks
+        ("x" * 39, f"str ('{'x' * 17}...{'x' * 18}')"),
+        (3, "int (3)"),
+        (10**5000, "int"),  # which Python refuses to show
+    ],
+    ids=["long", "too long", "short", "refused"],
+)
+def test_how_a_value_is_shown(value, shown):
+    with pytest.raises((InputError, InputTypeError)) as caught:
+        check_pairs(value)
+    assert str(caught.value).startswith(f"inputs: found {shown}, expected ")
+
+
+MESSAGES = [
+    (
+        lambda: check_pairs("text"),
+        "inputs: found str ('text'), expected a pair (query, passage) or a list of pairs; to rank passages, call"
+        " rank(query, passages)",
+    ),
+    (lambda: check_pairs(3), "inputs: found int (3), expected a list; pass one"),
+    (lambda: check_pairs([3]), "inputs[0]: found int (3), expected a pair (query, passage); pass two strings"),
+    (
+        lambda: check_pairs([("a",)]),
+        "inputs[0]: found 1 items, expected 2, (query, passage); join or split the texts",
+    ),
+    (lambda: check_text(3, "query"), "query: found int (3), expected str; convert it"),
+    (
+        lambda: check_text("ab\udabc\ud800", "query"),
+        "query: found a lone surrogate U+DABC at character 2, expected valid Unicode; decode the text again, or replace"
+        " with text.encode(errors='replace').decode()",
+    ),
+    (
+        lambda: check_documents("text"),
+        "documents: found str ('text'), expected a list of passages; put a single passage into a list",
+    ),
+    (lambda: check_threshold("x"), "score_threshold: found str ('x'), expected a number; pass one"),
+    (lambda: check_threshold(True), "score_threshold: found bool (True), expected a number; pass one"),
+    (lambda: check_threshold(float("nan")), "score_threshold: found nan, expected a number; pass one"),
+    (lambda: check_count(1.0, "top_k", low=0), "top_k: found float (1.0), expected an integer; pass one"),
+    (lambda: check_count(True, "top_k", low=0), "top_k: found bool (True), expected an integer; pass one"),
+    (lambda: check_count(-1, "top_k", low=0), "top_k must be 0 or more, got -1."),
+    (lambda: check_count(0, "batch_size", low=1), "batch_size must be a positive integer, got 0."),
+    (lambda: check_count(3, "max_length", low=4), "max_length must be 4 or more, got 3."),
+]
+
+
+@pytest.mark.parametrize(("action", "message"), MESSAGES, ids=[message[:40] for _, message in MESSAGES])
+def test_messages_in_full(action, message):
+    with pytest.raises((InputError, InputTypeError), match=f"^{re.escape(message)}$") as caught:
+        action()
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("value", [bytearray(b"text"), b"text", {"a": "b"}, "text"])
+def test_what_is_no_collection_is_no_pair_and_no_list_of_documents(value):
+    with pytest.raises(InputError, match=r"^inputs: found"):
+        check_pairs(value)
+    with pytest.raises(InputError, match=r"^documents: found"):
+        check_documents(value)
+    with pytest.raises(InputTypeError, match=r"^inputs\[1\]: found"):
+        check_pairs([PAIR, value])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "one"),
+    [
+        (PAIR, True),
+        (["a"], True),
+        (["a", PAIR], True),
+        ([PAIR, "a"], False),
+        ([], False),
+        ((), False),
+        (np.array(PAIR), True),
+        (np.array(["a"]), True),
+        (np.array("a"), True),
+        (np.array([PAIR, PAIR]), False),
+        (np.array([PAIR]), False),
+        (np.array([["a"]]), False),
+        (np.array([[PAIR]]), False),
+        (np.array([]), False),
+        (np.array([None, list(PAIR)], object)[1:], False),
+        (np.array([None, PAIR], object)[1:], False),
+        (np.array([None, PAIR, "a"], object)[1:], False),
+        (np.array([None, np.array(PAIR)], object)[1:], False),
+        (iter(PAIR), False),
+        ("ab", False),
+    ],
+)
+def test_what_is_one_pair_by_itself(inputs, one):
+    assert is_one_pair(inputs) is one
+
+
+@pytest.mark.parametrize("inputs", [("a", "b"), ["é", "東京"], np.array(["a", "b"]), np.array(["a", "b"], object)])
+def test_what_is_checked_is_made_of_plain_strings(inputs):
+    ((pair,), single) = check_pairs(inputs)
+    assert single
+    assert type(pair) is tuple
+    assert pair == tuple(inputs)
+    assert [type(text) for text in pair] == [str, str]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        (0, 0.0),
+        (-2, -2.0),
+        (0.25, 0.25),
+        (np.float64(0.25), 0.25),
+        (np.int64(3), 3.0),
+        (float("inf"), float("inf")),
+        (float("-inf"), float("-inf")),
+        (10**400, float("inf")),
+        (-(10**400), float("-inf")),
+    ],
+    ids=lambda value: f"{value:.1e}" if isinstance(value, float) else type(value).__name__,
+)
+def test_thresholds(value, expected):
+    threshold = check_threshold(value)
+    assert threshold == expected
+    assert threshold is None or type(threshold) is float
+
+
+@pytest.mark.parametrize(("value", "low"), [(1, 1), (0, 0), (5, 1), (np.int64(4), 4), (10**30, 1)])
+def test_counts(value, low):
+    count = check_count(value, "count", low=low)
+    assert count == value
+    assert type(count) is int
+
+
+class Colour(enum.StrEnum):
+    RED = "red \u00e9"
+
+
+def test_the_text_of_an_enumeration_is_its_value():
+    assert check_text(Colour.RED, "query") == "red \u00e9"
+    assert type(check_text(Colour.RED, "query")) is str
+
+
 def test_documents():
     documents = iter(["b", np.str_("a")])
     assert check_documents(documents) == (["b", "a"], ["b", "a"])
+
+
+def test_documents_of_an_array_are_given_back_as_plain_strings():
+    texts, given = check_documents(np.array(["b", "a"]))
+    assert texts == given == ["b", "a"]
+    assert [type(text) for text in given] == [str, str]
 
 
 @pytest.mark.parametrize(
