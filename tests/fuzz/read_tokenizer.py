@@ -16,7 +16,8 @@ def read_tokenizer(folder: Path, settings: dict[str, Any]) -> Tokenizer:
     path = folder / "tokenizer.json"
     if path.exists():
         tokenizer = Tokenizer.from_file(str(path))
-        if json.loads(path.read_bytes())["model"].get("dropout"):
+        model = json.loads(path.read_bytes())["model"]
+        if model.get("type") == "BPE" and model.get("dropout"):
             raise Refusable("dropout: another score at each call")
     elif (folder / "vocab.txt").exists():
         tokenizer = _wordpiece(folder / "vocab.txt", settings)

@@ -193,10 +193,9 @@ def read_labels(config: dict[str, Any]) -> int:
         return 2 if number is None else number
     if not isinstance(names, dict):
         raise Refusable("id2label is no object")
-    keys = {int(key) if key.strip("-").isdecimal() else key for key in names}
-    if number is not None and number != len(keys):
-        raise Refusable(f"id2label has {len(keys)} entries, num_labels is {number!r:.40}")
-    return len(keys)
+    if number is not None and number != len(names):
+        raise Refusable(f"id2label has {len(names)} entries, num_labels is {number!r:.40}")
+    return len(names)
 
 
 def _check_chain(folder: Path) -> int | None:

@@ -23,6 +23,7 @@ def main() -> None:
     warnings.simplefilter("error")
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # a library's prints must not look like answers
+    import inputs
     import known
     from case import open_files, run_case
     from verdict import Failed
@@ -31,6 +32,7 @@ def main() -> None:
     for name in known.CASES:  # every kernel is compiled, or read from the cache, before a case is timed
         if name.startswith("sound-"):
             run_case("known", name, folder / "case")
+    inputs.warm_up()
     gc.collect()
     gc.freeze()  # what lives now stays: it need not be looked through after each case
     open_at_first = open_files()
