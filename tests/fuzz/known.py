@@ -74,6 +74,11 @@ def _tensor(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[
     return action
 
 
+def _huge(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 2**40)
+
+
 def _512_buckets(path: Path) -> None:
     """Let MPNet have more buckets than its logarithm is made for, and so many positions that it matters."""
     _with("relative_attention_num_buckets", value=512)(path)
@@ -120,5 +125,11 @@ CASES: dict[str, tuple[str, str, Callable[[Path], object]]] = {
         _tensor(f"{FIRST}.output.dense.bias", lambda b: b * 0 + 3.4e38),
     ),
     "embedding-beyond-float32": ("narrow", "model.safetensors", _tensor(WORDS, lambda words: words * 1e30)),
+    "folded-value-bias": (
+        "narrow",
+        "model.safetensors",
+        _tensor(f"{FIRST}.attention.self.value.bias", lambda b: b + 3.4e38),
+    ),
+    "huge-file-that-is-not-needed": ("narrow", "vocab.txt", _huge),
     "endless-weights": ("narrow", "model.safetensors", _instead(lambda path: path.symlink_to("/dev/zero"))),
 }
