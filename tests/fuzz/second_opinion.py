@@ -58,6 +58,14 @@ class Opinion:
             raise Unsure("model_max_length is no integer")
         return min(limit, usable)
 
+    def prompt(self) -> str:
+        """Return what is put in front of every query."""
+        path = self.folder / "config_sentence_transformers.json"
+        values = _json_object(path) if path.exists() else {}
+        if values.get("model_type") != "CrossEncoder" or not values.get("default_prompt_name"):
+            return ""
+        return str(values["prompts"][values["default_prompt_name"]])
+
     def tokens(self, pairs: list[Pair]) -> list[Tokens]:
         """Return the tokens of each pair, by the library's own template and truncation."""
         self._check_template()
@@ -65,8 +73,9 @@ class Opinion:
         kind = str(self.settings.get("tokenizer_class", ""))
         types = "token_type_ids" in names if isinstance(names, list) else not kind.startswith(WITHOUT_TYPES)
         result = []
-        for pair in pairs:
-            encoding = self.tokenizer.encode(*pair)
+        prompt = self.prompt()
+        for query, passage in pairs:
+            encoding = self.tokenizer.encode(prompt + query, passage)
             kept = self._kept(encoding.sequence_ids)
             ids = [encoding.ids[i] for i in kept]
             row = [encoding.type_ids[i] if types and self.sizes["types"] else 0 for i in kept]
