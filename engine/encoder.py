@@ -32,8 +32,12 @@ class Encoder(NamedTuple):
     head: Any
 
 
+@np.errstate(all="ignore")
 def forward(encoder: Encoder, tokens: TokenBatch, ops: Backend, workspace: Any) -> NDArray[np.floating[Any]]:
-    """Compute the logits of each pair: (B, labels)."""
+    """Compute the logits of each pair: (B, labels).
+
+    Numbers beyond the dtype become infinite or NaN and reach the logits, where the caller looks for them.
+    """
     x = ops.embedding(tokens.ids, tokens.type_ids, tokens.position_ids, encoder.embedding, workspace)  # (T, C)
     if encoder.projection is not None:
         x = ops.projection(x, encoder.projection, workspace)  # (T, C)

@@ -31,7 +31,9 @@ def add_and_normalize(a: Any, a_at: int, b: Any, b_at: int, norm: PackedNorm, ou
     for i in range(0, size, LANES):
         centred = keep_first(load(out, out_at + i) - mean, norm.width - i, zero)
         squares = fma(centred, centred, squares)
-    scale = float32(1 / np.sqrt(reduce_add(squares) / norm.width + norm.eps))
+    variance = reduce_add(squares) / norm.width
+    # An infinite variance would make every row the bias, and a wrong score that looks like one: it must become NaN.
+    scale = float32(1 / np.sqrt(variance + norm.eps) + (variance - variance))
     for i in range(0, size, LANES):
         centred = load(out, out_at + i) - mean
         store(out, out_at + i, fma(centred * scale, load(norm.gain, i), load(norm.bias, i)))

@@ -25,7 +25,8 @@ def _normalize_row(x: Any, at: int, gain: Any, bias: Any, eps: float, width: int
     for i in range(lane, width, LANES):
         centred = x[at + i] - mean
         total += centred * centred
-    inverse = float32(1) / math.sqrt(lane_sum(total, thread, scratch) / float32(width) + float32(eps))
+    variance = lane_sum(total, thread, scratch) / float32(width)
+    inverse = float32(1) / math.sqrt(variance + float32(eps)) + (variance - variance)  # NaN of an infinite variance
     for i in range(lane, stride, LANES):
         x[at + i] = (x[at + i] - mean) * inverse * gain[i] + bias[i]  # beyond the width, gain and bias are 0
 

@@ -33,9 +33,14 @@ def linear(x: Floats, layer: Linear) -> Floats:
 
 
 def layer_norm(x: Floats, norm: LayerNorm) -> Floats:
-    """Shift and scale each row to mean 0 and variance 1 (the biased variance), then apply gain and bias."""
+    """Shift and scale each row to mean 0 and variance 1 (the biased variance), then apply gain and bias.
+
+    A row whose squares are beyond the dtype becomes NaN. (Divided by an infinite variance, it would be the bias alone,
+    and the score wrong without a sign of it.)
+    """
     centred = x - x.mean(axis=-1, keepdims=True)
     variance = (centred * centred).mean(axis=-1, keepdims=True)
+    variance = variance + (variance - variance)
     return centred / np.sqrt(variance + x.dtype.type(norm.eps)) * norm.gain + norm.bias
 
 
