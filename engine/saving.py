@@ -12,6 +12,7 @@ from typing import Any
 from ..loaders.files import ModelFiles
 from ..loaders.spec import Config
 from ..loaders.tensors import INDEX, weight_files
+from ..loaders.tokenizer import LARGEST_FILE
 from .errors import SaveError
 from .inputs import show
 
@@ -113,6 +114,16 @@ def _settings_files(
         ) from error
 
 
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file; one that loading did not need may have any size."""
+    size = source.stat().st_size
+    if size > LARGEST_FILE and source.suffix != ".safetensors":
+        raise SaveError(
+            f"{source}: found {size} bytes, expected at most {LARGEST_FILE}; remove it, if it is not needed"
+        )
+    shutil.copyfile(source, target)
+
+
 def _save(source: Path, copied: Iterable[str], target: Path, texts: Mapping[str, bytes]) -> None:
     """Make the folder, and in it all files or none."""
     made = [folder for folder in (target, *target.parents) if not folder.exists()]
@@ -127,7 +138,7 @@ def _save(source: Path, copied: Iterable[str], target: Path, texts: Mapping[str,
             new.mkdir()
             old.mkdir()
             for name in () if in_place else copied:
-                shutil.copyfile(source / name, new / name)
+                _copy(source / name, new / name)
             for name, text in texts.items():
                 (new / name).write_bytes(text)
             _place(new, target, old, gone)

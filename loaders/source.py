@@ -78,7 +78,7 @@ def find_folder(
         )
     if not isinstance(name, str) or _looks_like_a_path(name):
         raise ModelNotFoundError(
-            f"{name}: found no such folder, expected one with a model's files, or a hub id 'owner/model'"
+            f"{_printable(name)}: found no such folder, expected one with a model's files, or a hub id 'owner/model'"
         )
     model_id = name if "/" in name else f"{HUB_ORGANIZATION}/{name}"
     return _from_hub(model_id, cache_folder, revision, local_files_only, token)
@@ -100,6 +100,11 @@ def _check_folder(folder: Path) -> None:
     missing = missing_files(folder)
     if missing:
         raise ModelNotFoundError(f"{folder}: found no {missing[0]}{_advice(folder)}")
+
+
+def _printable(value: object) -> str:
+    """Return a text without the halves of characters that no terminal takes."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def _looks_like_a_path(name: str) -> bool:
@@ -126,7 +131,7 @@ def _from_hub(
     token: bool | str | None,
 ) -> Path:
     """Return the snapshot's folder: from the cache if it is complete there, else downloaded."""
-    where = f"{model_id} (revision {revision or 'main'})"
+    where = f"{_printable(model_id)} (revision {revision or 'main'})"
     arguments: dict[str, Any] = {
         "repo_id": model_id,
         "revision": revision,
@@ -162,7 +167,7 @@ def _find_in_cache(arguments: dict[str, Any]) -> Path | None:
         return None
     except HFValidationError as error:
         raise ModelNotFoundError(
-            f"{arguments['repo_id']}: found no such folder, and it is no hub id: {error}"
+            f"{_printable(arguments['repo_id'])}: found no such folder, and it is no hub id: {_printable(error)}"
         ) from error
     if missing_files(folder):
         return None

@@ -111,12 +111,12 @@ def weight_files(files: ModelFiles) -> list[str]:
         # A path would let a downloaded model read files elsewhere on this machine.
         if name != os.path.basename(name) or "\\" in name or not name.endswith(".safetensors"):
             raise WeightsError(
-                f"{index}: weight_map: found file {name!r:.200}, expected a plain name ending in .safetensors;"
+                f"{index}: weight_map: found file {name!a:.200}, expected a plain name ending in .safetensors;"
                 " do not trust this model"
             )
         if not os.path.exists(files.folder / name):
             raise WeightsError(
-                f"{index}: weight_map: names {name:.200}, which is not in the folder; download the model again"
+                f"{index}: weight_map: names {name!a:.200}, which is not in the folder; download the model again"
             )
     return names
 

@@ -12,7 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoints import copy_checkpoint, edit_json, edit_tensors
-from numbert import ConfigError, CrossEncoder, ModelNotFoundError, TokenizerError, WeightsError
+from numbert import (
+    ConfigError,
+    CrossEncoder,
+    ModelNotFoundError,
+    NonFiniteScoreError,
+    SaveError,
+    TokenizerError,
+    WeightsError,
+)
 from numbert.loaders import files as files_module
 from numbert.loaders.checkpoint import load_checkpoint
 from numbert.loaders.errors import ModelChangedError
@@ -295,3 +303,39 @@ def test_running_out_of_memory_is_not_called_a_damaged_file(folder, monkeypatch,
     monkeypatch.setattr(json, "loads", exhaust)
     with pytest.raises(MemoryError):
         load_checkpoint(folder)
+
+
+# ---- numbers beyond float32
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("dtype", ["float32", "int8", "bfloat16"])
+@pytest.mark.parametrize("size", [1e20, 3e38])
+def test_weights_whose_squares_leave_float32_are_no_score(folder, backend, dtype, size):
+    if backend == "reference" and dtype != "float32":
+        pytest.skip("the reference does not compute it")
+
+    def spoil(tensors):
+        tensors["bert.embeddings.word_embeddings.weight"][:, 3] = size
+
+    edit_tensors(folder / "model.safetensors", spoil)
+    with pytest.raises(NonFiniteScoreError):
+        CrossEncoder(folder, backend=backend, dtype=dtype).predict(PAIR)
+
+
+def test_a_folded_bias_beyond_float32_is_no_warning_and_no_score(folder):
+    def spoil(tensors):
+        tensors["bert.encoder.layer.0.attention.self.value.bias"][:] = 3e38
+
+    edit_tensors(folder / "model.safetensors", spoil)
+    with pytest.raises(NonFiniteScoreError):
+        CrossEncoder(folder, backend="cpu").predict(PAIR)
+
+
+def test_a_file_that_loading_did_not_need_is_not_copied_without_bound(folder, tmp_path):
+    with (folder / "vocab.txt").open("wb") as file:
+        file.truncate(2**40)  # without writing that much
+    model = CrossEncoder(folder, backend="reference")
+    with pytest.raises(SaveError, match=r"vocab\.txt: found 1099511627776 bytes, expected at most"):
+        model.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()

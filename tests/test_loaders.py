@@ -342,7 +342,7 @@ def test_an_index_that_leads_out_of_the_folder(sharded, name):
 
 def test_a_missing_shard(sharded):
     (sharded / "model-00003-of-00005.safetensors").unlink()
-    refused(sharded, WeightsError, "weight_map: names model-00003-of-00005.safetensors, which is not in the folder")
+    refused(sharded, WeightsError, "weight_map: names 'model-00003-of-00005.safetensors', which is not in the folder")
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"weight_map": []}', '{"weight_map": {}}'])
@@ -677,6 +677,13 @@ def test_a_file_that_is_not_there(folder, name):
 def test_a_name_that_is_none(name):
     with pytest.raises(TypeError, match=r"model_name_or_path: found .*, expected a str or a path; pass one"):
         load_checkpoint(name)
+
+
+@pytest.mark.parametrize("name", ["\ud800", "./\ud800", "a/\ud800"])
+def test_names_of_half_characters_make_messages_that_can_be_printed(name):
+    with pytest.raises(ModelNotFoundError) as caught:
+        load_checkpoint(name)
+    assert "\\ud800: found no such folder" in str(caught.value).encode().decode()
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/no/such/folder", "a/b/c", "..\\model", "~/model", "/" + "x" * 999])
