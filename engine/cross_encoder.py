@@ -188,7 +188,7 @@ class CrossEncoder:
             self.model_path = checkpoint.folder
             self.config = SimpleNamespace(**{**checkpoint.config, "num_labels": checkpoint.spec.num_labels})
             # Of these save_pretrained makes a folder.
-            self._files, self._config = list_files(checkpoint.folder), checkpoint.config
+            self._files, self._config = list_files(checkpoint.files), checkpoint.config
             self._pad_token = checkpoint.tokenizer.pad_token
             self._num_parameters = checkpoint.weights.num_parameters()
             self._stored_as = " ".join(checkpoint.weights.stored_dtypes())

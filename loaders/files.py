@@ -2,7 +2,8 @@
 
 A folder may be hostile (a pipe in the place of a file, a file without end) and it may change while it is read: a
 download goes on, a new version is put in its place. So a file is read from one descriptor from its first byte to its
-last, and `ModelFiles.check_unchanged` tells in the end whether the folder is still the one that was read.
+last, all are of the folder to which the name led at first, and `ModelFiles.check_unchanged` tells in the end whether
+that folder still holds what was read.
 """
 
 import os
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .errors import ModelChangedError, NumbertError
+from .errors import ModelChangedError, ModelNotFoundError, NumbertError
 
 # A file's time of change has the resolution of the system's clock, 10 ms at most. What was changed a moment ago could
 # be changed again without another time: such a file is opened when the moment is over.
@@ -28,6 +29,8 @@ KINDS = {
 }
 # A pipe would keep who opens it waiting; on Windows, a file opened as text would lose bytes.
 FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+HOLDS_FOLDERS = {os.open, os.stat} <= os.supports_dir_fd  # not Windows
+FOLDER_FLAGS = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_PATH", os.O_RDONLY)  # it need not be listed
 
 
 class State(NamedTuple):
@@ -40,8 +43,13 @@ class State(NamedTuple):
 
     @classmethod
     def of(cls, status: os.stat_result) -> "State":
-        """Take it from what the system says."""
-        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        """Take it from what the system says.
+
+        A file that is written to, or takes the place of another, has another st_ctime, which nobody can set. (Without
+        it, a link to a file that was there before would bring back all of its state. On Windows it is something else.)
+        """
+        changed = status.st_mtime_ns if os.name == "nt" else status.st_ctime_ns
+        return cls(status.st_dev, status.st_ino, status.st_size, changed)
 
 
 class OpenFile:
@@ -52,20 +60,24 @@ class OpenFile:
     path : Path
     error : type
         The class of what is raised when it cannot be read.
+    folder : int, optional
+        Descriptor of the folder where it is opened, wherever the path may lead by now.
     """
 
-    def __init__(self, path: Path, error: type[NumbertError]) -> None:
+    def __init__(self, path: Path, error: type[NumbertError], folder: int | None = None) -> None:
         self.path = path
+        self._folder = folder
+        self._name = path if folder is None else path.name
         self._error = error
         self._lock = threading.Lock()
         self._descriptor = -1
         try:
-            self._require_regular(os.stat(path))  # before it is opened: that alone may do something to a device
-            self._descriptor = os.open(path, FLAGS)
+            self._require_regular(self._stat())  # before it is opened: that alone may do something to a device
+            self._descriptor = os.open(self._name, FLAGS, dir_fd=folder)
             self._require_regular(os.fstat(self._descriptor))
+            self.state = self._settled()
         except (OSError, ValueError) as problem:  # ValueError: a name that no file can have
             raise self._unreadable(problem) from problem
-        self.state = self._settled()
 
     @property
     def size(self) -> int:
@@ -111,11 +123,15 @@ class OpenFile:
             When it is not so.
         """
         try:
-            unchanged = State.of(os.fstat(self._descriptor)) == self.state == State.of(os.stat(self.path))
+            unchanged = State.of(os.fstat(self._descriptor)) == self.state == State.of(self._stat())
         except OSError:
             unchanged = False
         if not unchanged:
             raise _changed(self.path)
+
+    def _stat(self) -> os.stat_result:
+        """Return what the system says of the file that is in this place now."""
+        return os.stat(self._name, dir_fd=self._folder)
 
     def _read_some(self, buffer: memoryview, start: int) -> int:
         if hasattr(os, "preadv"):
@@ -152,12 +168,23 @@ class ModelFiles:
     Parameters
     ----------
     folder : Path
+
+    Raises
+    ------
+    ModelNotFoundError
+        When the folder cannot be opened.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._open: dict[str, OpenFile] = {}
         self._absent: set[str] = set()
+        self._descriptor: int | None = None
+        try:
+            if HOLDS_FOLDERS:
+                self._descriptor = os.open(folder, FOLDER_FLAGS)
+        except OSError as problem:
+            raise self._unknown(folder, problem) from problem
 
     def __enter__(self) -> "ModelFiles":
         return self
@@ -169,7 +196,7 @@ class ModelFiles:
         """Tell whether the folder has an entry of this name, whatever it is."""
         if name in self._open:
             return True
-        there = os.path.lexists(self.folder / name)
+        there = self._is_there(name)
         if not there:
             self._absent.add(name)
         return there
@@ -177,7 +204,7 @@ class ModelFiles:
     def open(self, name: str, error: type[NumbertError]) -> OpenFile:
         """Return a file, which is opened when it is first asked for; `error` is raised when it cannot be."""
         if name not in self._open:
-            self._open[name] = OpenFile(self.folder / name, error)
+            self._open[name] = OpenFile(self.folder / name, error, self._descriptor)
         return self._open[name]
 
     def __iter__(self) -> Iterator[OpenFile]:
@@ -198,13 +225,45 @@ class ModelFiles:
         for file in self:
             file.check_unchanged()
         for name in self._absent:
-            if os.path.lexists(self.folder / name):
+            if self._is_there(name):
                 raise _changed(self.folder / name)
 
+    def stat(self, name: str) -> os.stat_result | None:
+        """Return what the system says of a file, or None where there is none.
+
+        Raises
+        ------
+        ModelNotFoundError
+            When the system does not say.
+        """
+        return self._status(name, follow_links=True)
+
     def close(self) -> None:
-        """Close all files."""
+        """Close all files, and the folder."""
         for file in self:
             file.close()
+        self.__del__()
+
+    def __del__(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _is_there(self, name: str) -> bool:
+        return self._status(name, follow_links=False) is not None
+
+    def _status(self, name: str, follow_links: bool) -> os.stat_result | None:
+        place = self.folder / name if self._descriptor is None else name
+        try:
+            return os.stat(place, dir_fd=self._descriptor, follow_symlinks=follow_links)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError) as problem:  # a disk that fails must not look like a model without this file
+            raise self._unknown(self.folder / name, problem) from problem
+
+    def _unknown(self, path: Path, problem: OSError | ValueError) -> ModelNotFoundError:
+        reason = problem.strerror if isinstance(problem, OSError) else problem
+        return ModelNotFoundError(f"{path}: cannot be looked for: {reason}; check the disk and the permissions")
 
 
 def _changed(path: Path) -> ModelChangedError:

@@ -114,7 +114,7 @@ def weight_files(files: ModelFiles) -> list[str]:
                 f"{index}: weight_map: found file {name!a:.200}, expected a plain name ending in .safetensors;"
                 " do not trust this model"
             )
-        if not os.path.exists(files.folder / name):
+        if name not in files:
             raise WeightsError(
                 f"{index}: weight_map: names {name!a:.200}, which is not in the folder; download the model again"
             )
