@@ -4,8 +4,9 @@ import contextlib
 import json
 import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,16 @@ TORCH_PATHS = {
 }
 
 
-def list_files(folder: Path) -> dict[str, tuple[int, int]]:
+def list_files(opened: ModelFiles) -> dict[str, tuple[int, int]]:
     """Return size and time of each file of weights and vocabulary, by name: they tell whether one has been replaced."""
-    with ModelFiles(folder) as opened:
-        weights = weight_files(opened)
+    weights = weight_files(opened)
     index = [] if weights == ["model.safetensors"] else [INDEX]
-    paths = [folder / name for name in (*COPIED, *weights, *index) if (folder / name).is_file()]
-    return {path.name: (path.stat().st_size, path.stat().st_mtime_ns) for path in paths}
+    found = {name: opened.stat(name) for name in (*COPIED, *weights, *index)}
+    return {
+        name: (status.st_size, status.st_mtime_ns)
+        for name, status in found.items()
+        if status is not None and stat.S_ISREG(status.st_mode)
+    }
 
 
 def save_folder(
@@ -72,11 +76,10 @@ def save_folder(
     ------
     SaveError
         When the target cannot be written, or the files of the source are not those that were loaded.
-    ConfigError, WeightsError
+    ModelNotFoundError, ConfigError, WeightsError
         When files of the source are damaged or missing.
     """
-    if list_files(source) != files:
-        raise SaveError(f"{source}: found other files than those that were loaded, expected the same; load it again")
+    _check_same(source, files)
     texts = _settings_files(source, config, settings, max_length)
     try:
         _save(source, files, target, texts)
@@ -89,6 +92,14 @@ def save_folder(
         ) from error
     except ValueError as error:  # a NUL, or a character that names of files cannot have here
         raise SaveError(f"path: found {show(str(target))}, expected a folder's name ({error}); give another") from None
+
+
+def _check_same(source: Path, files: Mapping[str, tuple[int, int]]) -> None:
+    with ModelFiles(source) as opened:
+        if list_files(opened) != files:
+            raise SaveError(
+                f"{source}: found other files than those that were loaded, expected the same; load it again"
+            )
 
 
 def _settings_files(
@@ -124,7 +135,7 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _save(source: Path, copied: Iterable[str], target: Path, texts: Mapping[str, bytes]) -> None:
+def _save(source: Path, copied: Mapping[str, tuple[int, int]], target: Path, texts: Mapping[str, bytes]) -> None:
     """Make the folder, and in it all files or none."""
     made = [folder for folder in (target, *target.parents) if not folder.exists()]
     try:
@@ -133,20 +144,42 @@ def _save(source: Path, copied: Iterable[str], target: Path, texts: Mapping[str,
         names = {*texts, *copied}
         gone = {*READ_BEFORE_OTHERS} - names
         _check_places(target, names | gone)
-        with tempfile.TemporaryDirectory(prefix=".numbert-", dir=target) as beside:
-            new, old = Path(beside, "new"), Path(beside, "old")
+        with _folder_beside(target) as beside:
+            new, old = beside / "new", beside / "old"
             new.mkdir()
             old.mkdir()
             for name in () if in_place else copied:
                 _copy(source / name, new / name)
             for name, text in texts.items():
                 (new / name).write_bytes(text)
+            _check_same(source, copied)  # nobody has replaced them meanwhile
             _place(new, target, old, gone)
     except BaseException:
         for folder in made:  # the innermost first
             with contextlib.suppress(OSError):  # not made, or meanwhile used by others
                 folder.rmdir()
         raise
+
+
+class _NotPutBackError(SaveError):
+    """What was there before is in another place now."""
+
+
+@contextlib.contextmanager
+def _folder_beside(target: Path) -> Iterator[Path]:
+    """Make a folder in the target, and remove it; a file that cannot be removed does not undo what was saved.
+
+    (tempfile.TemporaryDirectory tries without end to remove what the system does not let it remove.)
+    """
+    beside = Path(tempfile.mkdtemp(prefix=".numbert-", dir=target))
+    try:
+        yield beside
+    except _NotPutBackError:
+        raise
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    shutil.rmtree(beside, ignore_errors=True)
 
 
 def _check_places(target: Path, names: Iterable[str]) -> None:
@@ -163,28 +196,44 @@ def _place(new: Path, target: Path, old: Path, gone: Iterable[str]) -> None:
     what was written.
     """
     names = sorted(path.name for path in new.iterdir())
-    for name in (*names, *gone):
-        with contextlib.suppress(FileNotFoundError):
-            _keep(target / name, old / name)
+    kept = {name for name in (*names, *gone) if _keep(target / name, old / name)}
     try:
         for name in names:
             (new / name).replace(target / name)
         for name in gone:
-            (target / name).unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                (target / name).replace(new / name)
     except BaseException:
-        for name in names:
-            if not os.path.lexists(old / name):
-                (target / name).unlink(missing_ok=True)
-        for path in old.iterdir():
-            path.replace(target / path.name)
+        moved = [name for name in names if not os.path.lexists(new / name)]
+        moved += [name for name in kept - {*names} if not os.path.lexists(target / name)]
+        _put_back(moved, kept, target, old, new)
         raise
 
 
-def _keep(path: Path, copy: Path) -> None:
-    """Let a file have a second name; where the file system gives only one, copy it."""
+def _put_back(moved: Iterable[str], kept: Container[str], target: Path, old: Path, new: Path) -> None:
+    """Let the target be as it was."""
     try:
-        os.link(path, copy, follow_symlinks=False)
+        for name in moved:
+            if name in kept:
+                (old / name).replace(target / name)
+            else:
+                (target / name).replace(new / name)
+    except OSError as error:  # the disk fails for good, or can only be read by now
+        raise _NotPutBackError(
+            f"{target}: found {error.strerror or error} while files were put into their places, and again when those"
+            f" of before were put back; check the disk, then move the files of {old} into the folder"
+        ) from error
+
+
+def _keep(path: Path, copy: Path) -> bool:
+    """Let a file have a second name; where the file system gives only one, copy it. Return whether there is a file."""
+    try:
+        try:
+            os.link(path, copy, follow_symlinks=False)
+        except FileNotFoundError:
+            raise
+        except (OSError, NotImplementedError):
+            shutil.copy2(path, copy, follow_symlinks=False)
     except FileNotFoundError:
-        raise
-    except (OSError, NotImplementedError):
-        shutil.copy2(path, copy, follow_symlinks=False)
+        return False
+    return True

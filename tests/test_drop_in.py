@@ -420,7 +420,6 @@ def fail_at(monkeypatch, where, name, error, k):
         (shutil, "copyfile"),
         (saving.Path, "write_bytes"),
         (saving.Path, "replace"),
-        (saving.Path, "unlink"),
         (saving.Path, "mkdir"),
         (os, "link"),
     ],
