@@ -46,7 +46,10 @@ class Cores:
     def _take(self) -> tuple[int | None, set[int]]:
         if _current_core is None:
             return None, set()
-        allowed = os.sched_getaffinity(0)  # 0 is the calling thread
+        try:
+            allowed = os.sched_getaffinity(0)  # 0 is the calling thread
+        except OSError:  # where it is forbidden too
+            return None, set()
         with self._lock:
             free = allowed - self._taken
             if not free:
