@@ -47,8 +47,10 @@ UNUSED_DAYS = 30
 def source_digest() -> str:
     """Digest of everything that the machine code depends on, apart from what an entry's own identity covers."""
     digest = hashlib.sha256(f"{ISA} {llvmlite.__version__}".encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
+    folder = Path(__file__).parent
+    for name in sorted(os.listdir(folder)):  # unlike glob, it does not pass over a folder that it cannot read
+        if name.endswith(".py"):
+            digest.update((folder / name).read_bytes())
     return digest.hexdigest()[:24]
 
 
@@ -56,8 +58,13 @@ def private_directory() -> Path | None:
     """Find or make the cache directory; None when there is no safe place, and kernels then live in memory only."""
     if os.environ.get("NUMBERT_CACHE_DIR") == "off":
         return None
+    try:
+        digest = source_digest()
+    except OSError as error:
+        logger.warning("kernel cache: cannot read the sources of kernels: %s; compiling in memory", error)
+        return None
     for candidate in _candidates():
-        directory = candidate / source_digest()
+        directory = candidate / digest
         try:
             is_new = _make_private(directory)
             safe = all(_only_we_can_write(path) for path in (directory, directory.parent))
@@ -217,15 +224,15 @@ def _read(path: Path, identity: bytes) -> bytes:
 def _write(path: Path, identity: bytes, payload: bytes) -> None:
     """Write a file at once: who reads it meanwhile sees the old one or the new one, whole."""
     path.parent.mkdir(mode=0o700, exist_ok=True)  # it may have been removed as unused
-    handle, temporary = tempfile.mkstemp(SUFFIX, dir=path.parent)
-    try:
-        with open(handle, "wb") as file:
-            file.write(_checksum(identity, payload))
-            file.write(payload)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with tempfile.NamedTemporaryFile(suffix=SUFFIX, dir=path.parent, delete=False) as file:
+        try:
+            with file:
+                file.write(_checksum(identity, payload))
+                file.write(payload)
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
 
 
 def _checksum(identity: bytes, payload: bytes) -> bytes:
