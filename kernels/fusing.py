@@ -23,9 +23,9 @@ def fuse_attention(
     """
     query, key, value = (_split_outputs(layer, num_heads, unit) for layer in (query, key, value))
     output = _split_inputs(output, num_heads, unit)
-    folded = output.bias + output.weight.astype(np.float64) @ value.bias
+    exact = output.bias + output.weight.astype(np.float64) @ value.bias
     with np.errstate(over="ignore"):  # beyond float32 is infinite, and then so are the logits: they are looked at
-        folded = folded.astype(float32)
+        folded = exact.astype(float32)
     no_bias = np.zeros(len(key.bias), float32)
     return (
         query,
