@@ -27,6 +27,7 @@ class Backend(Protocol):
 
     LARGEST_SHARD is how many tokens it computes best at once; a pair that is longer is a shard of its own.
     SHARES_SHARDS tells whether several threads can compute one shard together.
+    MOST_WORKERS is how many threads it keeps busy at once with shards of their own; None: as many as there are.
 
     Weights and activations are the backend's own: whoever calls passes them on and looks at none but the logits.
     The precision in which weights are packed is one that `choose_precision` returned.
@@ -34,6 +35,7 @@ class Backend(Protocol):
 
     LARGEST_SHARD: int
     SHARES_SHARDS: bool
+    MOST_WORKERS: int | None
 
     def pack_embedding(self, word: Array, position: Array, token_type: Array, norm: LayerNorm, precision: str) -> Any:
         """Prepare the embedding tables."""
@@ -60,7 +62,8 @@ class Backend(Protocol):
         """Make the workspaces of `size` threads that compute a shard together, each some of its rows.
 
         All must run at once, each with the whole shard; their logits, one after the other, are those of its pairs.
-        A member that fails must say so with the `leave` of its workspace. A team of one is a thread by itself.
+        A member that fails must say so with the `leave` of its workspace. A team of one is a thread by itself; in a
+        larger one, `divide` tells how fast each member is, which gets so much of the rows.
         """
 
     def embedding(

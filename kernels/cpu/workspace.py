@@ -8,6 +8,7 @@ theirs. The next layer writes to another buffer, so that nobody waits for the sl
 import math
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,7 @@ class Team:
         self.buffers = Buffers()
         self.arrivals = np.zeros(1, int64)  # of all members at all meetings so far
         self.broken = False
+        self.shares = [i / size for i in range(size + 1)]  # where the rows of each member begin, and the last ones end
 
 
 class Workspace(Buffers):
@@ -87,10 +89,18 @@ class Workspace(Buffers):
         return Operand(self.take("operand", ROW_BLOCK, words, dtype=int32), self.take("scales", ROW_BLOCK))
 
     def rows_of(self, total: int) -> tuple[int, int]:
-        """Return the first of this member's rows and the one after its last: about equal parts, in halves of a tile."""
+        """Return the first of this member's rows and the one after its last, in halves of a tile; see `divide`."""
         unit = TILE_ROWS // 2
-        ends = [min(round(total * i / self._team.size / unit) * unit, total) for i in range(self._team.size)] + [total]
-        return ends[self._number], ends[self._number + 1]
+        first, last = (min(round(total * share / unit) * unit, total) for share in self._shares())
+        return first, total if self._number == self._team.size - 1 else last
+
+    def _shares(self) -> list[float]:
+        return self._team.shares[self._number : self._number + 2]
+
+    def divide(self, speeds: Sequence[float]) -> None:
+        """Give each member of the team rows in proportion to its speed, until told otherwise."""
+        total = sum(speeds)
+        self._team.shares = [sum(speeds[:i]) / total for i in range(len(speeds) + 1)]
 
     def meet(self) -> None:
         """Wait until every member has come here.

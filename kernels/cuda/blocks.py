@@ -53,6 +53,7 @@ __all__ = ["Workspace", "make_team"]  # the backend's, beside the blocks below
 Floats = NDArray[float32]
 LARGEST_SHARD = 16384  # tokens: enough blocks for every GPU of today, 450 MB of activations for a model of 768
 SHARES_SHARDS = False
+MOST_WORKERS = 2  # one prepares a shard and launches its kernels while those of the other run
 HEAD_ACTIVATIONS = {"tanh": TANH, "gelu": GELU, "relu": RELU}
 HEAD_UNIT = 4  # heads are filled up to multiples: vectors of 128 bits
 GATHER_THREADS = 128

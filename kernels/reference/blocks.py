@@ -103,6 +103,7 @@ class HeadWeights(NamedTuple):
 
 LARGEST_SHARD = 384  # tokens that are computed at once
 SHARES_SHARDS = False
+MOST_WORKERS = None
 HEAD_ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {"tanh": np.tanh, "gelu": gelu, "relu": relu}
 
 
