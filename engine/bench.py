@@ -7,15 +7,16 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+from .cores import usable_cores
 from .cross_encoder import CrossEncoder
 from .errors import InputError
 from .inputs import Pair, check_count
 from .machine import load_average, processor_name
 from .phases import Phase, profile, useful_flop_of_phases
 from .tokenization import tokenize
-from .workers import Workers, usable_cores
 
 WORDS = (
     "the a of and in to is was for on with by from at one two three first last old new small large long cold warm"
@@ -161,4 +162,5 @@ def peak_gflops_of_a_thread(num_threads: int) -> float:
         seconds = statistics.median(_duration(lambda: peak.run_chains(data)) for _ in range(PEAK_CALLS))
         return peak.FLOP / seconds / 1e9
 
-    return statistics.mean(Workers(num_threads).map(rate, range(num_threads)))
+    with ThreadPoolExecutor(num_threads) as threads:
+        return statistics.mean(threads.map(rate, range(num_threads)))

@@ -1,15 +1,22 @@
-"""Which core a thread runs on. The system is slow to see that two threads want one each.
+"""Which cores this process may use, and on which one a thread runs. The system is slow to see that two want one each.
 
 It likes to wake a thread on the core of the one that wakes it, balances its load only after some 50 ms, and virtual
-machines may even pack threads together to save a core. A small request is long over by then. So threads that compute a
-request together bind themselves to different cores for its duration.
+machines may even pack threads together to save a core. A small request is long over by then. So threads that help
+another one with a request are bound to cores of their own for its duration. The one that they help is left alone: it
+may be a caller's, and an interrupt must not leave that bound.
 """
 
 import contextlib
 import ctypes
+import functools
+import math
 import os
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")
+CAPACITY = "/sys/devices/system/cpu/cpu{}/cpu_capacity"
+FULL_SPEED = 1024  # of the fastest cores, in Linux' numbers
 
 
 def _find_current_core() -> Callable[[], int] | None:
@@ -23,41 +30,78 @@ def _find_current_core() -> Callable[[], int] | None:
 _current_core = _find_current_core()
 
 
-class Cores:
-    """Knows which cores are taken by threads of this process that compute together with others."""
+def usable_cores() -> int:
+    """Return the number of cores that this process may use: of its affinity, and as many as its quota pays for."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(math.ceil(min(cores, quota(CGROUP))), 1)
 
-    def __init__(self) -> None:
-        self._taken: set[int] = set()
-        self._lock = threading.Lock()
 
-    @contextlib.contextmanager
-    def own_core(self) -> Iterator[None]:
-        """Keep the calling thread on a core that no other thread in this context has, if there is one left."""
-        core, allowed = self._take()
-        try:
-            yield
-        finally:
-            if core is not None:
-                with contextlib.suppress(OSError):
-                    os.sched_setaffinity(0, allowed)
-                with self._lock:
-                    self._taken.discard(core)
+def quota(cgroup: Path) -> float:
+    """Return how many cores a control group pays for: infinity where it has no limit, or there is none.
 
-    def _take(self) -> tuple[int | None, set[int]]:
-        if _current_core is None:
-            return None, set()
-        try:
-            allowed = os.sched_getaffinity(0)  # 0 is the calling thread
-        except OSError:  # where it is forbidden too
-            return None, set()
-        with self._lock:
-            free = allowed - self._taken
-            if not free:
-                return None, allowed
-            core = _current_core()
-            if core not in free:
-                core = min(free)
-            self._taken.add(core)
-        with contextlib.suppress(OSError):  # where it is forbidden, the thread stays free
-            os.sched_setaffinity(0, {core})
-        return core, allowed
+    Source: Linux, Documentation/admin-guide/cgroup-v2.rst (cpu.max) and scheduler/sched-bwc.rst (cpu.cfs_*).
+    """
+    with contextlib.suppress(OSError, ValueError):
+        limit, period = (cgroup / "cpu.max").read_text().split()
+        return math.inf if limit == "max" else int(limit) / int(period)
+    with contextlib.suppress(OSError, ValueError):
+        microseconds = int((cgroup / "cpu" / "cpu.cfs_quota_us").read_text())
+        if microseconds > 0:
+            return microseconds / int((cgroup / "cpu" / "cpu.cfs_period_us").read_text())
+    return math.inf
+
+
+@functools.cache
+def speed_of(core: int | None) -> int:
+    """Return how fast a core is beside the others; ARM's have up to three speeds, others say nothing and are equal."""
+    if core is None:
+        return FULL_SPEED
+    try:
+        return int(Path(CAPACITY.format(core)).read_text())
+    except (OSError, ValueError):
+        return FULL_SPEED
+
+
+def current_core() -> int | None:
+    """Return the core that the calling thread is on; None where the system does not tell."""
+    return None if _current_core is None else _current_core()
+
+
+def choose_cores(count: int, taken: Collection[int]) -> list[int | None]:
+    """Choose cores for the helpers of the calling thread: its own and those that are taken are left out.
+
+    The fastest come first; among equals each process begins at another one, as it knows nothing of the others.
+
+    Returns
+    -------
+    list of int or None
+        None for each that stays where the system puts it.
+    """
+    own = current_core()
+    if own is None:
+        return [None] * count
+    try:
+        allowed = sorted(os.sched_getaffinity(0))  # of the calling thread
+    except OSError:  # where it is forbidden
+        return [None] * count
+    start = os.getpid() % len(allowed)
+    free = [core for core in allowed[start:] + allowed[:start] if core != own and core not in taken]
+    free.sort(key=lambda core: -speed_of(core))
+    return [*free[:count], *[None] * (count - len(free))]
+
+
+@contextlib.contextmanager
+def stay_on(core: int | None) -> Iterator[None]:
+    """Keep the calling thread on a core, or wherever it is for None."""
+    if core is None:
+        yield
+        return
+    allowed: set[int] = set()
+    with contextlib.suppress(OSError):  # where it is forbidden, the thread stays free
+        allowed = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, allowed)

@@ -1,9 +1,10 @@
 """Start here: `CrossEncoder`, with the interface of sentence-transformers' class of that name.
 
+    calls         what predict and rank do, from what is given to what is returned
     inputs        what the caller gave becomes pairs of strings
     scorer        pairs -> logits
       tokenization    pairs -> token ids, truncated
-      batching        which pairs are computed together
+      queue           which pairs are computed together
       workers         on which thread
       encoder         the forward pass
     activations   logits -> scores
@@ -13,7 +14,6 @@ deprecated, options and prompts hold what sentence-transformers' interface has b
 
 import copy
 import dataclasses
-import importlib
 import logging
 import os
 import warnings
@@ -22,27 +22,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-from numpy import float32
-from numpy.typing import NDArray
-
 from ..loaders.checkpoint import load_checkpoint
 from ..loaders.spec import ModelSpec
 from . import options
-from .activations import BY_NAME, Activation, as_activation, choose_activation, softmax
+from .activations import BY_NAME, Activation, choose_activation
 from .backend import describe_backend
+from .calls import ScoringCall, finish, predicting, ranking
+from .cores import usable_cores
 from .deprecated import accept_old_call, accept_old_constructor, warn_once
-from .errors import BackendError, InputError, InputTypeError, NonFiniteScoreError
+from .errors import InputError, InputTypeError
 from .inputs import (
     Pair,
     check_count,
-    check_documents,
     check_flag,
     check_pairs,
-    check_query,
     check_text,
     check_threads,
-    check_threshold,
     describe,
     is_one_pair,
     show,
@@ -51,7 +46,6 @@ from .progress import show_bar
 from .prompts import Prompts, check_prompts
 from .saving import TORCH_PATHS, list_files, save_folder
 from .scorer import Scorer
-from .workers import usable_cores
 
 logger = logging.getLogger("numbert")
 
@@ -359,26 +353,25 @@ class CrossEncoder:
         BackendError
             When a tensor is asked for and torch is not installed.
         """
-        options.check_device(device, self.device)
-        if chunk_size is not None:
-            check_count(chunk_size, "chunk_size", low=1)
-        apply_softmax = check_flag(apply_softmax, "apply_softmax")
-        convert_to_numpy = check_flag(convert_to_numpy, "convert_to_numpy")
-        convert_to_tensor = check_flag(convert_to_tensor, "convert_to_tensor")
-        pairs, single = check_pairs(inputs)
-        max_length = self._length_of_call(processing_kwargs)
-        pairs = self._with_prompt(pairs, prompt, prompt_name)
-        activation = self.activation_fn if activation_fn is None else as_activation(activation_fn)
-        scores = _scores(self._logits(pairs, batch_size, show_progress_bar, max_length), activation)
-        if apply_softmax and scores.ndim > 1:
-            scores = softmax(scores)
-        _check_order(scores, pairs)
-        result: Any = scores
-        if convert_to_tensor:
-            result = _torch().from_numpy(scores)
-        elif not convert_to_numpy:
-            result = list(scores)
-        return result[0] if single else result
+        call = predicting(
+            self, inputs, prompt_name=prompt_name, prompt=prompt, batch_size=batch_size, activation_fn=activation_fn,
+            apply_softmax=apply_softmax, convert_to_numpy=convert_to_numpy, convert_to_tensor=convert_to_tensor,
+            device=device, chunk_size=chunk_size, processing_kwargs=processing_kwargs,
+        )  # fmt: skip
+        return self._finish(call, show_progress_bar)
+
+    async def apredict(self, inputs: Any, **options: Any) -> Any:
+        """Score pairs as `predict` does, without holding up the event loop.
+
+        While the scores are computed, other tasks go on; any number of calls may wait at once. Cancelling a call takes
+        its pairs out of the queue.
+
+        Parameters
+        ----------
+        inputs, **options
+            Those of `predict`, except for `show_progress_bar` and `pool`.
+        """
+        return await self._afinish(predicting(self, inputs, **options))
 
     @accept_old_call
     def rank(
@@ -429,38 +422,24 @@ class CrossEncoder:
         InputError, InputTypeError, NonFiniteScoreError
             As for `predict`; the place is ``query`` or ``documents[3]``.
         """
-        if self.num_labels != 1:
-            raise InputError(
-                "CrossEncoder.rank() only works for models with num_labels=1. "
-                "Consider using CrossEncoder.predict() with input pairs instead."
-            )
-        options.check_device(device, self.device)
-        if chunk_size is not None:
-            check_count(chunk_size, "chunk_size", low=1)
-        return_documents = check_flag(return_documents, "return_documents")
-        threshold = check_threshold(score_threshold)
-        long_documents = check_text(long_documents, "long_documents")
-        if long_documents not in ("truncate", "windows"):
-            raise InputError(
-                f"long_documents: found {show(long_documents)}, expected 'truncate' or 'windows'; choose one"
-            )
-        query = check_query(query)
-        texts, given = check_documents(documents)
-        limit = None if top_k is None else check_count(top_k, "top_k", low=0)
-        activation = self.activation_fn if activation_fn is None else as_activation(activation_fn)
-        pairs = self._with_prompt([(query, text) for text in texts], prompt, prompt_name)
-        windows = long_documents == "windows"
-        logits = self._logits(pairs, batch_size, show_progress_bar, self.max_seq_length, windows)
-        scores = _scores(logits, activation)
-        _check_order(scores, pairs)
-        with np.errstate(over="ignore"):  # a threshold beyond float32 is above all scores
-            kept = [i for i in range(len(texts)) if threshold is None or scores[i] >= threshold]
-        order = sorted(kept, key=lambda i: (scores[i], logits[i, 0]), reverse=True)[:limit]
-        results: list[dict[str, Any]] = [{"corpus_id": i, "score": float(scores[i])} for i in order]
-        if return_documents:
-            for result in results:
-                result["text"] = given[result["corpus_id"]]
-        return results
+        call = ranking(
+            self, query, documents, top_k=top_k, return_documents=return_documents, prompt_name=prompt_name,
+            prompt=prompt, batch_size=batch_size, activation_fn=activation_fn, device=device, chunk_size=chunk_size,
+            score_threshold=score_threshold, long_documents=long_documents,
+        )  # fmt: skip
+        ranks: list[dict[str, Any]] = self._finish(call, show_progress_bar)
+        return ranks
+
+    async def arank(self, query: str, documents: Any, **options: Any) -> list[dict[str, Any]]:
+        """Rank passages as `rank` does, without holding up the event loop; see `apredict`.
+
+        Parameters
+        ----------
+        query, documents, **options
+            Those of `rank`, except for `show_progress_bar` and `pool`.
+        """
+        ranks: list[dict[str, Any]] = await self._afinish(ranking(self, query, documents, **options))
+        return ranks
 
     def find_truncated(self, inputs: Any, prompt_name: str | None = None, prompt: str | None = None) -> list[int]:
         """Return the positions of the pairs that are too long for the model, so that `predict` cuts something off.
@@ -552,59 +531,23 @@ class CrossEncoder:
         length = options.max_length_of_call(processing_kwargs)
         return self.max_seq_length if length is None else self._check_length(length, self.spec.usable_length)
 
-    def _logits(
-        self, pairs: list[Pair], batch_size: int, show_progress_bar: bool | None, max_length: int, windows: bool = False
-    ) -> NDArray[Any]:
-        batch_size = min(check_count(batch_size, "batch_size", low=1), max(len(pairs), 1))
+    def _finish(self, call: ScoringCall, show_progress_bar: bool | None) -> Any:
+        """Compute what a call asks for, and return what it makes of it."""
+        request = next(call)
         if show_progress_bar is None:
             show_progress_bar = logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG)
-        if not check_flag(show_progress_bar, "show_progress_bar"):
-            return self._scorer.logits(pairs, max_length, batch_size, lambda count: None, windows)
-        with self._show_progress(len(pairs)) as on_progress:
-            return self._scorer.logits(pairs, max_length, batch_size, on_progress, windows)
+        if check_flag(show_progress_bar, "show_progress_bar"):
+            with self._show_progress(len(request.pairs)) as on_progress:
+                logits = self._scorer.logits(*request, on_progress)
+        else:
+            logits = self._scorer.logits(*request, lambda count: None)
+        return finish(call, logits)
+
+    async def _afinish(self, call: ScoringCall) -> Any:
+        return finish(call, await self._scorer.alogits(*next(call)))
 
     def _check_length(self, max_length: Any, usable: int) -> int:
         length = check_count(max_length, "max_length", low=self._num_special + 1)
         if length > usable:
             raise InputError(f"max_length: found {show(length)}, the model has positions for {usable}; choose no more")
         return length
-
-
-def _torch() -> Any:
-    """Import torch, which numbert itself never needs."""
-    try:
-        return importlib.import_module("torch")
-    except ImportError as error:
-        raise BackendError("convert_to_tensor=True: torch is not installed; leave it out") from error
-
-
-def _scores(logits: NDArray[Any], activation: Activation) -> NDArray[Any]:
-    """Apply the activation to logits (N, labels); one label gives scores (N,)."""
-    made = activation(logits.copy()) if len(logits) else logits  # a copy: it may work in place
-    try:
-        scores = np.asarray(made)
-    except ValueError as error:  # rows of different lengths
-        raise InputError(f"activation_fn: made no array ({error}), expected shape {logits.shape}; correct it") from None
-    if scores.dtype.kind not in "biuf":
-        raise InputTypeError(f"activation_fn: made {scores.dtype}, expected real numbers; correct it")
-    if scores.shape != logits.shape:
-        raise InputError(
-            f"activation_fn: made shape {scores.shape} of logits {logits.shape}, expected the same; correct it"
-        )
-    if scores.dtype != logits.dtype:
-        with np.errstate(over="ignore"):  # beyond float32 is infinity
-            scores = scores.astype(float32)
-    if not len(logits):
-        return np.empty(0, scores.dtype)
-    return scores[:, 0] if scores.shape[1] == 1 else scores
-
-
-def _check_order(scores: NDArray[Any], pairs: list[Pair]) -> None:
-    """Refuse what an activation made of a pair if it is not a number: it has no place in a ranking."""
-    wrong = np.isnan(scores)
-    if wrong.any():
-        place = int(np.argmax(wrong.reshape(len(pairs), -1).any(axis=1)))
-        raise NonFiniteScoreError(
-            f"pair {place} {show(pairs[place])}: found nan, expected a number; the logits are finite, so correct"
-            " activation_fn"
-        )

@@ -6,7 +6,6 @@ here is reported under its own name.
 """
 
 import contextlib
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +22,6 @@ REST = "everything else"
 # The phase of each kernel and of each function of the scorer, in the order in which a pair meets them.
 PHASES = {
     "tokenize": "tokenize",
-    "make_shards": "batching",
     "lay_out": "batching",
     "embed": "embedding",
     "linear_rows": "embedding projection",
@@ -33,8 +31,7 @@ PHASES = {
     "feed_forward": "feed-forward, residual, norm",
     "head": "head",
 }
-PREPARATION = ("tokenize", "make_shards", "lay_out")
-OF_THE_SCORER = (*PREPARATION, "forward")
+OF_THE_SCORER = ("tokenize", "lay_out", "forward")
 
 
 class Phase(NamedTuple):
@@ -47,18 +44,9 @@ class Phase(NamedTuple):
 
 
 class Stopwatch:
-    """Notes of how long calls took, made by any number of threads.
+    """Notes of how long calls took, made by any number of threads."""
 
-    Parameters
-    ----------
-    num_threads : int
-        Threads of the model. What the thread that asks for scores prepares counts so many times: the others have no
-        work meanwhile.
-    """
-
-    def __init__(self, num_threads: int) -> None:
-        self._caller = threading.get_ident()
-        self._num_threads = num_threads
+    def __init__(self) -> None:
         self._notes: list[tuple[str, float]] = []  # appending is atomic: no lock, and no thread waits for another
 
     def wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -67,10 +55,7 @@ class Stopwatch:
         def timed(*arguments: Any, **named: Any) -> Any:
             start = time.perf_counter()
             result = function(*arguments, **named)
-            seconds = time.perf_counter() - start
-            prepares = threading.get_ident() == self._caller and name in PREPARATION
-            weight = self._num_threads if prepares else 1
-            self._notes.append((name, weight * seconds))
+            self._notes.append((name, time.perf_counter() - start))
             return result
 
         return timed
@@ -84,8 +69,8 @@ class Stopwatch:
 
 
 @contextlib.contextmanager
-def stopwatches(backend: str, dtype: str, num_threads: int) -> Iterator[Stopwatch]:
-    """Time every kernel while the context lasts, for calls that this thread makes.
+def stopwatches(backend: str, dtype: str) -> Iterator[Stopwatch]:
+    """Time every kernel while the context lasts.
 
     The kernels must have been compiled before for whatever is computed within: a kernel that is compiled here could
     meet a wrapper in the place of another kernel.
@@ -102,7 +87,7 @@ def stopwatches(backend: str, dtype: str, num_threads: int) -> Iterator[Stopwatc
     blocks: dict[str, Any] = vars(choose_backend(backend, dtype)[1])
     kernels = {name: value for name, value in blocks.items() if hasattr(value, "py_func")}  # Numba's dispatchers
     functions = {name: vars(scorer)[name] for name in OF_THE_SCORER}
-    watch = Stopwatch(num_threads)
+    watch = Stopwatch()
     try:
         blocks.update({name: watch.wrap(name, kernel) for name, kernel in kernels.items()})
         vars(scorer).update({name: watch.wrap(name, function) for name, function in functions.items()})
@@ -117,6 +102,8 @@ def profile(
 ) -> list[Phase]:
     """Repeat a call and return its phases, the sum of which is all the time that the threads had.
 
+    (Or more: the calling thread tokenizes while they compute.)
+
     Parameters
     ----------
     call : callable
@@ -129,7 +116,7 @@ def profile(
     flop : dict
         Operations of each phase that has any, in one call.
     """
-    with stopwatches(backend, dtype, num_threads) as watch:
+    with stopwatches(backend, dtype) as watch:
         start = time.perf_counter()
         for _ in range(rounds):
             call()
@@ -142,7 +129,8 @@ def profile(
         sums[phase] = sums.get(phase, 0.0) + seconds
     kernels = sum(seconds for name, seconds in by_name.items() if name not in OF_THE_SCORER)
     sums[BETWEEN] = forward - kernels
-    sums[REST] = available - sum(sums.values())
+    sums[REST] = max(available - sum(sums.values()), 0.0)
+    available = sum(sums.values())
     return [_phase(name, seconds, rounds, available, flop) for name, seconds in sums.items() if seconds]
 
 

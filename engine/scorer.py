@@ -1,24 +1,29 @@
-"""Pairs to logits: tokenize, form shards, run them on the threads, put the results in order."""
+"""Pairs to logits: a call tokenizes its pairs, lets them wait in the model's queue, and collects the results."""
 
 import contextlib
-import queue
-from collections import defaultdict
+import functools
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..loaders.checkpoint import Checkpoint
-from .backend import choose_backend, choose_precision, describe_backend
-from .batching import make_shards, team_size
-from .encoder import forward, pack
+from ..loaders.spec import ModelSpec
+from ..loaders.tokenizer import PairTemplate
+from .backend import Backend, choose_backend, choose_precision, describe_backend
+from .encoder import Encoder, forward, pack
 from .errors import BackendError, InputError, NonFiniteScoreError
 from .inputs import Pair
+from .queue import Call, Chunk
 from .tokenization import TokenBatch, TokenPair, lay_out, tokenize, tokenize_windows
-from .workers import Workers
+from .workers import Lane, crew
 
-# Pairs that are tokenized at once: the ids of so many are in memory, whatever the length of the input.
+# Pairs that are tokenized at once: few at first, so that there is soon something to compute. One chunk is computed
+# while the next is tokenized: the ids of so many are in memory, whatever the length of the input.
+FIRST_CHUNK = 64
 CHUNK = 512
 
 
@@ -33,18 +38,29 @@ class Scorer:
         self.backend, self._ops = choose_backend(backend, dtype)
         self.dtype, self.matmul_precision = dtype, matmul_precision
         precision = choose_precision(self.backend, dtype, matmul_precision)
-        self._workers = Workers(num_threads)
-        self._encoder = pack(checkpoint.spec, checkpoint.weights, self._ops, precision, self._workers.map)
-        self._teams: dict[int, queue.SimpleQueue[list[Any]]] = defaultdict(queue.SimpleQueue)  # idle ones, by size
+        do_all = functools.partial(_map, num_threads)
+        self._encoder = pack(checkpoint.spec, checkpoint.weights, self._ops, precision, do_all)
+        self._lane = self._make_lane(num_threads)
+
+    def _make_lane(self, num_threads: int) -> Lane:
+        # Without a reference to this object: a model that is deleted is gone at once.
+        return Lane(
+            functools.partial(_lay_out, template=self.tokenizer.template, spec=self.spec),
+            functools.partial(_forward, encoder=self._encoder, ops=self._ops),
+            self._ops.make_team,
+            num_threads=min(num_threads, self._ops.MOST_WORKERS or num_threads),
+            largest=self._ops.LARGEST_SHARD,
+            shares=self._ops.SHARES_SHARDS,
+        )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Keep weights and tokenizer; threads, buffers and the backend's module are made anew."""
+        """Keep weights and tokenizer; the queue, buffers and the backend's module are made anew."""
         if self.backend == "cuda":
             raise BackendError("a model in GPU memory cannot be pickled; load it from its folder in the other process")
-        kept = {name: value for name, value in vars(self).items() if name not in ("_ops", "_workers", "_teams")}
+        kept = {name: value for name, value in vars(self).items() if name not in ("_ops", "_lane")}
         return {
             **kept,
-            "num_threads": self.num_threads,
+            "num_threads": self._lane.num_threads,
             "packed_for": describe_backend(self.backend)["instruction_set"],
         }
 
@@ -57,32 +73,27 @@ class Scorer:
                 f" {describe_backend(self.backend)['instruction_set']}; load the model from its folder"
             )
         _, self._ops = choose_backend(self.backend, self.dtype)
-        self._workers = Workers(num_threads)
-        self._teams = defaultdict(queue.SimpleQueue)
+        self._lane = self._make_lane(num_threads)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Scorer":
         """Share the weights, which never change."""
         twin = Scorer.__new__(Scorer)
-        vars(twin).update(vars(self), _workers=Workers(self.num_threads), _teams=defaultdict(queue.SimpleQueue))
+        vars(twin).update(vars(self))
+        twin._lane = twin._make_lane(self._lane.num_threads)
         return twin
 
     @property
-    def _logit_dtype(self) -> str:
-        """Sums are float32 at least, whatever is multiplied."""
-        return "float64" if self.dtype == "float64" else "float32"
-
-    @property
     def num_threads(self) -> int:
-        """Threads that compute."""
-        return self._workers.num_threads
+        """Threads that may compute this model at once: what was asked for, and no more than this process has."""
+        return min(self._lane.num_threads, crew().size)
 
     def logits(
         self,
         pairs: Sequence[Pair],
         max_length: int,
         batch_size: int,
+        windows: bool,
         on_progress: Callable[[int], object],
-        windows: bool = False,
     ) -> NDArray[Any]:
         """Return the logits of each pair: (N, labels), float32 (float64 when computed so).
 
@@ -94,32 +105,42 @@ class Scorer:
         max_length : int
             Longest pair in tokens.
         batch_size : int
-            Most pairs in a shard.
-        on_progress : callable
-            Is told how many more pairs are done.
+            Most of these pairs in a shard.
         windows : bool
             Read all of a long passage, window by window, and take the largest logit; else truncate.
+        on_progress : callable
+            Is told how many more pairs are done.
 
         Raises
         ------
         NonFiniteScoreError
             When a logit is infinite or not a number; the message names the pair.
+        BackendError
+            When no thread can be started, or the program is about to end.
         """
-        distinct = list(dict.fromkeys(pairs))
-        result = np.empty((len(distinct), self.spec.num_labels), self._logit_dtype)
-        for start in range(0, len(distinct), CHUNK):
-            chunk = distinct[start : start + CHUNK]
-            parts = self._tokenize(chunk, max_length, windows)
-            flat = [part for group in parts for part in group]
-            logits = self._token_logits(flat, batch_size)
-            first = np.cumsum([0, *map(len, parts[:-1])])
-            result[start : start + len(chunk)] = np.maximum.reduceat(logits, first, axis=0)
-            on_progress(len(chunk))
-        row_of = {pair: row for row, pair in enumerate(distinct)}
-        logits = result[[row_of[pair] for pair in pairs]]
-        on_progress(len(pairs) - len(distinct))
-        _check_finite(logits, pairs)
-        return logits
+        scoring = _Scoring(self, pairs, max_length, batch_size, windows)
+        try:
+            for step in scoring.steps(may_compute=True):
+                step.chunk.wait()
+                on_progress(scoring.collect(step))
+        finally:
+            scoring.cancel()
+        on_progress(len(pairs) - scoring.num_distinct)
+        return scoring.logits()
+
+    async def alogits(self, pairs: Sequence[Pair], max_length: int, batch_size: int, windows: bool) -> NDArray[Any]:
+        """Do as `logits`, without holding up the event loop; a cancelled call takes its pairs out of the queue."""
+        import asyncio  # here: see `_end_of`
+
+        scoring = _Scoring(self, pairs, max_length, batch_size, windows)
+        steps = scoring.steps(may_compute=False)
+        try:
+            while (step := await asyncio.to_thread(next, steps, None)) is not None:
+                await _end_of(step.chunk)
+                scoring.collect(step)
+        finally:
+            scoring.cancel()
+        return scoring.logits()
 
     def find_long(self, pairs: Sequence[Pair], max_length: int) -> list[int]:
         """Return the positions of the pairs that have more tokens than `max_length`."""
@@ -127,82 +148,143 @@ class Scorer:
         tokens = tokenize(pairs, self.tokenizer, max_length + 1)
         return [i for i, (first, second) in enumerate(tokens) if len(first) + len(second) > budget]
 
-    def _tokenize(self, pairs: Sequence[Pair], max_length: int, windows: bool) -> list[list[TokenPair]]:
+
+class Step(NamedTuple):
+    """Some pairs of a call, which wait or are computed."""
+
+    chunk: Chunk
+    starts: NDArray[np.int64]  # of each pair, among the token pairs of the chunk
+    first: int  # place of the first pair among the distinct ones
+
+
+async def _end_of(chunk: Chunk) -> None:
+    """Wait for a chunk without holding up the event loop."""
+    import asyncio  # here, because it takes a while to import, and whoever awaits has done so
+
+    loop = asyncio.get_running_loop()
+    over = loop.create_future()
+
+    def tell() -> None:
+        if not over.done():  # it may have been cancelled
+            over.set_result(None)
+
+    chunk.call_at_end(lambda: loop.call_soon_threadsafe(tell))
+    await over
+    chunk.wait()
+
+
+class _Scoring:
+    """A call on its way."""
+
+    def __init__(self, scorer: Scorer, pairs: Sequence[Pair], max_length: int, batch_size: int, windows: bool) -> None:
+        self._scorer = scorer
+        self._pairs = pairs
+        self._max_length = max_length
+        self._windows = windows
+        self._distinct = list(dict.fromkeys(pairs))
+        self._dtype = "float64" if scorer.dtype == "float64" else "float32"  # sums are float32 at least
+        self._result = np.empty((len(self._distinct), scorer.spec.num_labels), self._dtype)
+        self._call = Call(batch_size)
+        self._cancelled = False
+
+    @property
+    def num_distinct(self) -> int:
+        """Number of pairs that are computed."""
+        return len(self._distinct)
+
+    def steps(self, may_compute: bool) -> Iterator[Step]:
+        """Let chunk after chunk wait to be computed, always one more than has been waited for.
+
+        With `may_compute`, this thread may compute a small call itself.
+        """
+        ahead: deque[Step] = deque()
+        start, size = 0, FIRST_CHUNK
+        while start < len(self._distinct):
+            pairs = self._distinct[start : start + size]
+            alone = may_compute and len(pairs) == len(self._distinct)
+            ahead.append(self._submit(pairs, start, alone))
+            start, size = start + size, CHUNK
+            if len(ahead) > 1:
+                yield ahead.popleft()
+        yield from ahead
+
+    def collect(self, step: Step) -> int:
+        """Keep the logits of a step that is done, and return the number of its pairs."""
+        count = len(step.starts)
+        self._result[step.first : step.first + count] = np.maximum.reduceat(step.chunk.logits, step.starts, axis=0)
+        return count
+
+    def logits(self) -> NDArray[Any]:
+        """Return the logits of all pairs."""
+        row_of = {pair: row for row, pair in enumerate(self._distinct)}
+        logits: NDArray[Any] = self._result[[row_of[pair] for pair in self._pairs]]
+        _check_finite(logits, self._pairs)
+        return logits
+
+    def cancel(self) -> None:
+        """Take out of the queue what has not begun."""
+        self._cancelled = True
+        if self._call.chunks:
+            crew().cancel(self._scorer._lane, self._call)
+
+    def _submit(self, pairs: Sequence[Pair], start: int, alone: bool) -> Step:
+        parts = self._tokenize(pairs)
+        tokens = [token_pair for group in parts for token_pair in group]
+        special = self._scorer.tokenizer.template.num_special
+        lengths = [len(first) + len(second) + special for first, second in tokens]
+        chunk = Chunk(tokens, lengths, np.empty((len(tokens), self._result.shape[1]), self._dtype))
+        lane, threads = self._scorer._lane, crew()
+        if not (alone and threads.compute_now(lane, self._call, chunk)):
+            threads.submit(lane, self._call, chunk)
+            if self._cancelled:  # by another thread, meanwhile
+                self.cancel()
+        return Step(chunk, np.cumsum([0, *map(len, parts[:-1])]), start)
+
+    def _tokenize(self, pairs: Sequence[Pair]) -> list[list[TokenPair]]:
         """Return what is computed for each pair: one token pair, or several where the passage is read in windows."""
-        parts = [[token_pair] for token_pair in tokenize(pairs, self.tokenizer, max_length)]
-        if windows:
-            for i in self.find_long(pairs, max_length):
-                parts[i] = tokenize_windows(pairs[i], self.tokenizer, max_length)
+        tokenizer, max_length = self._scorer.tokenizer, self._max_length
+        # The tokenizer's own threads would take the cores of those who compute.
+        tokens = tokenize(pairs, tokenizer, max_length, on_one_thread=crew().is_busy)
+        parts = [[token_pair] for token_pair in tokens]
+        if self._windows:
+            for i in self._scorer.find_long(pairs, max_length):
+                parts[i] = tokenize_windows(pairs[i], tokenizer, max_length)
         return parts
 
-    def _token_logits(self, tokens: Sequence[TokenPair], batch_size: int) -> NDArray[Any]:
-        """Form shards, run them on the threads, and return the logits in the order given."""
-        special = self.tokenizer.template.num_special
-        lengths = [len(first) + len(second) + special for first, second in tokens]
-        size = team_size(lengths, self.num_threads, batch_size, self._ops.LARGEST_SHARD)
-        if size > 1 and self._ops.SHARES_SHARDS:
-            return self._run_as_team(self._lay_out(tokens), size)
-        shards = make_shards(lengths, self.num_threads, batch_size, self._ops.LARGEST_SHARD)
 
-        def run(shard: list[int]) -> NDArray[Any]:
-            batch = self._lay_out([tokens[position] for position in shard])
-            with self._team(1) as (workspace,):
-                return forward(self._encoder, batch, self._ops, workspace)
+def _map(num_threads: int, function: Callable[[int], Any], numbers: Sequence[int]) -> list[Any]:
+    """Apply a function to numbers on some threads, and on this one where the system starts none."""
+    with ThreadPoolExecutor(num_threads) as threads:
+        futures: list[Future[Any]] = []
+        with contextlib.suppress(RuntimeError):  # no more threads
+            futures.extend(threads.submit(function, number) for number in numbers)
+        return [future.result() for future in futures] + [function(number) for number in numbers[len(futures) :]]
 
-        result = np.empty((len(tokens), self.spec.num_labels), self._logit_dtype)
-        for shard, logits in zip(shards, self._workers.map(run, shards), strict=True):
-            result[shard] = logits
-        return result
 
-    def _run_as_team(self, batch: TokenBatch, size: int) -> NDArray[Any]:
-        """Run the forward pass on several threads that share the rows of one batch."""
-        failures: list[BaseException] = []  # the first is the cause; members that waited for that one fail after it
-        with self._team(size) as members:
+def _forward(batch: TokenBatch, workspace: Any, *, encoder: Encoder, ops: Backend) -> NDArray[Any]:
+    return forward(encoder, batch, ops, workspace)
 
-            def run(workspace: Any) -> NDArray[Any]:
-                try:
-                    return forward(self._encoder, batch, self._ops, workspace)
-                except BaseException as error:
-                    failures.append(error)
-                    workspace.leave()
-                    raise
 
-            try:
-                return np.concatenate(self._workers.map_together(run, members))
-            except BaseException as error:
-                cause = failures[0] if failures else error
-                members[0].leave()  # for a member that has not begun, and now never will
-                raise cause from None
+def _lay_out(tokens: Sequence[TokenPair], *, template: PairTemplate, spec: ModelSpec) -> TokenBatch:
+    batch = lay_out(tokens, template, spec)
+    _check(batch, spec)
+    return batch
 
-    @contextlib.contextmanager
-    def _team(self, size: int) -> Iterator[list[Any]]:
-        """Lend the workspaces of a team that nobody else uses meanwhile; those that met an error are not used again."""
-        try:
-            team = self._teams[size].get_nowait()
-        except queue.Empty:
-            team = self._ops.make_team(size)
-        yield team
-        self._teams[size].put(team)
 
-    def _lay_out(self, tokens: Sequence[TokenPair]) -> TokenBatch:
-        batch = lay_out(tokens, self.tokenizer.template, self.spec)
-        self._check(batch)
-        return batch
-
-    def _check(self, batch: TokenBatch) -> None:
-        """Prove that no lookup can leave its table: kernels do not check, and would read foreign memory."""
-        limits = (
-            ("token id", batch.ids, self.spec.vocab_size),
-            ("token type", batch.type_ids, max(self.spec.num_token_types, 1)),
-            ("position", batch.position_ids, self.spec.max_positions),
-        )
-        for what, values, limit in limits:
-            low, high = int(values.min()), int(values.max())
-            if low < 0 or high >= limit:
-                found = low if low < 0 else high
-                raise InputError(
-                    f"{what}: found {found}, the model has rows for 0 to {limit - 1}; the tokenizer is of another model"
-                )
+def _check(batch: TokenBatch, spec: ModelSpec) -> None:
+    """Prove that no lookup can leave its table: kernels do not check, and would read foreign memory."""
+    limits = (
+        ("token id", batch.ids, spec.vocab_size),
+        ("token type", batch.type_ids, max(spec.num_token_types, 1)),
+        ("position", batch.position_ids, spec.max_positions),
+    )
+    for what, values, limit in limits:
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high >= limit:
+            found = low if low < 0 else high
+            raise InputError(
+                f"{what}: found {found}, the model has rows for 0 to {limit - 1}; the tokenizer is of another model"
+            )
 
 
 def _check_finite(logits: NDArray[Any], pairs: Sequence[Pair]) -> None:

@@ -37,14 +37,18 @@ class TokenBatch(NamedTuple):
     offsets: NDArray[int64]  # (B+1,): pair b is tokens offsets[b] to offsets[b+1]
 
 
-def tokenize(pairs: Sequence[Pair], tokenizer: PairTokenizer, max_length: int) -> list[TokenPair]:
+def tokenize(
+    pairs: Sequence[Pair], tokenizer: PairTokenizer, max_length: int, on_one_thread: bool = False
+) -> list[TokenPair]:
     """Encode pairs, and cut each to `max_length` tokens with its special tokens.
 
     A text that occurs more than once (the query of `rank`) is encoded once, and of a very long text only the beginning.
+    `on_one_thread` leaves the other cores to those who compute.
     """
     budget = max_length - tokenizer.template.num_special
     texts = list(dict.fromkeys(text for pair in pairs for text in pair))
-    ids = dict(zip(texts, tokenizer.encode([beginning(text, budget) for text in texts]), strict=True))
+    encoded = tokenizer.encode([beginning(text, budget) for text in texts], on_one_thread)
+    ids = dict(zip(texts, encoded, strict=True))
     cut = [text for text in texts if len(text) > CHARACTERS_PER_TOKEN * budget]
     _encode_the_rest(cut, pairs, ids, tokenizer, budget)
     result = []

@@ -1,115 +1,462 @@
-"""Threads that each run whole shards. The kernels release the GIL, so the threads use as many cores.
+"""The threads of this process that compute, and which of them computes what: one set for all models and callers.
+
+A thread takes a shard from the queue of a model and runs the whole forward pass on it; the kernels release the GIL, so
+the threads use as many cores. While little waits and others are idle, they share one shard by rows (a team). A caller
+whose few pairs find idle threads computes them itself, with those.
 
 Numba's own threading layers are not used: one aborts the process when two threads call it, another kills a forked
-child. This pool can do neither; a forked child, whose threads are gone, makes a new one when it first needs it.
+child. These threads can do neither: a forked child, whose threads are gone, starts new ones when it first needs them.
+
+An interrupt can end what a calling thread does here at any place. So nothing is counted that an interrupt could leave
+wrong: who is busy is seen from who has a job.
 """
 
+import atexit
+import contextlib
 import os
 import threading
+import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any
 
-from .cores import Cores
+import numpy as np
+from numpy.typing import NDArray
+
+from .cores import FULL_SPEED, choose_cores, current_core, speed_of, stay_on, usable_cores
 from .errors import BackendError
+from .queue import Call, Chunk, Part, Queue, Shard, budget_of
+from .tokenization import TokenBatch, TokenPair
 
-Task = TypeVar("Task")
-Result = TypeVar("Result")
+FEWEST_ROWS = 24  # tokens for each member of a team: with fewer, reading the weights is all they do
+SHARDS_OF_A_TEAM = 2  # full shards for each member, at most: so long does a caller wait who comes next
+# A shard that ends sends its callers away, and where there are many, most come back at once. A thread that begins again
+# with the first of them computes one pair where it could have had five. So it waits for them, for a small share of the
+# time that the shard took; never after a shard of a single call: this delays neither a lone caller nor a long call.
+SHARE_OF_WAITING = 1 / 16
+MOST_WAITING = 0.002  # seconds
+LAST_WAIT = 5.0  # seconds that the end of the program gives the threads for their last shards
 
 
-class Workers:
-    """A pool of threads, made at its first use.
+class Lane:
+    """A model as the threads see it: what waits for it, and how that is computed.
 
     Parameters
     ----------
+    lay_out : callable
+        Brings pairs into the form that is computed, and proves that they can be.
+    forward : callable
+        Computes the logits of a batch in a workspace: all of them, or those of the rows that are the workspace's.
+    make_team : callable
+        Makes the workspaces of so many threads that compute a batch together.
     num_threads : int
-        Threads that work at once, whoever calls: callers share the pool, so no number of them can overload a machine.
+        Threads that may compute this model at once.
+    largest : int
+        Tokens of a full shard.
+    shares : bool
+        Whether several threads can compute a batch together.
     """
 
-    def __init__(self, num_threads: int) -> None:
+    def __init__(
+        self,
+        lay_out: Callable[[Sequence[TokenPair]], TokenBatch],
+        forward: Callable[[TokenBatch, Any], NDArray[Any]],
+        make_team: Callable[[int], list[Any]],
+        *,
+        num_threads: int,
+        largest: int,
+        shares: bool,
+    ) -> None:
+        self.lay_out = lay_out
+        self.forward = forward
         self.num_threads = num_threads
-        self._executor: ThreadPoolExecutor | None = None
+        self.largest = largest
+        self.shares = shares
+        self._make_team = make_team
+        self.forget()
+        _lanes.add(self)
+
+    def forget(self) -> None:
+        """Forget what waits, and the buffers of those who compute."""
+        self.queue = Queue()
+        self._teams: dict[int, list[list[Any]]] = {}  # idle workspaces, by the size of their team
+
+    def most_of(self, size: int) -> int:
+        """Return how many tokens so many threads may compute together."""
+        return self.largest * (size * SHARDS_OF_A_TEAM if size > 1 else 1)
+
+    def lend_team(self, size: int) -> list[Any]:
+        """Return the workspaces of a team that nobody else uses meanwhile."""
+        try:
+            return self._teams[size].pop()
+        except (KeyError, IndexError):
+            return self._make_team(size)
+
+    def take_back(self, team: list[Any]) -> None:
+        """Keep the workspaces of a team for the next. (Those that met an error are not given back.)"""
+        self._teams.setdefault(len(team), []).append(team)
+
+
+class Seat:
+    """A thread that computes, and its job."""
+
+    def __init__(self) -> None:
+        self.job: Job | None = None
+        self.member = 0  # its number among those who compute the job
+        self.core: int | None = None  # where it should compute the job
+        self.speed = FULL_SPEED  # of that core
+        self.asleep = False
+        self.expected = 0  # tokens of callers who have just been sent away and may come back
+        self.deadline = 0.0  # until when they are waited for
+        self._bell = threading.Lock()
+        self._bell.acquire()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it can be given a job."""
+        return self.asleep and self.job is None
+
+    def sleep(self, seconds: float = -1) -> None:
+        """Wait to be woken, at most so long; not at all if that has happened since the last time."""
+        self._bell.acquire(timeout=seconds)
+
+    def wake(self) -> None:
+        """End its sleep, or the next one if it is awake."""
+        with contextlib.suppress(RuntimeError):  # it has been woken already
+            self._bell.release()
+
+
+class Job:
+    """A shard, and the threads that compute it: one leads, others may help.
+
+    Parameters
+    ----------
+    lane : Lane
+    shard : Shard
+    """
+
+    def __init__(self, lane: Lane, shard: Shard) -> None:
+        self.lane = lane
+        self.shard = shard
+        self.helpers: list[Seat] = []
+        self.speed = FULL_SPEED  # of the leader's core
+        self._begun = False
+        self._batch: Any = None
+        self._team: list[Any] = []
+        self._logits: dict[int, NDArray[Any]] = {}  # by member; the leader is member 0
+        self._failures: list[BaseException] = []  # the first is the cause; who waits for that member fails after it
+        self._left: set[int] = set()  # members that have ended
         self._lock = threading.Lock()
-        self._cores = Cores()
-        _all_workers.add(self)
 
-    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> list[Result]:
-        """Return function(task) for each task, in order; tasks begin in order.
+    @property
+    def size(self) -> int:
+        """Threads that compute it."""
+        return 1 + len(self.helpers)
 
-        When a task raises, or the caller is interrupted, tasks that have not begun are dropped and the error is raised.
-        The tasks of one call are queued together: as many as there are threads may wait for each other.
+    def lead(self) -> None:
+        """Prepare the shard, let the helpers begin, and compute the first part.
+
+        An error goes to the calls of the shard and is not raised; an interrupt of the calling thread is.
+        """
+        try:
+            self._team = self.lane.lend_team(self.size)
+            self._batch = self.lane.lay_out(self.shard.tokens)
+            if self.helpers:
+                self._team[0].divide([self.speed, *(seat.speed for seat in self.helpers)])
+            self._begin()
+            self._logits[0] = self.lane.forward(self._batch, self._team[0])
+        except Exception as error:
+            self._fail(error)
+        except BaseException as error:
+            self._fail(error)
+            raise
+        finally:
+            self._begin()
+            self._leave(0)
+
+    def help(self, seat: Seat) -> None:
+        """Compute the part of a helper."""
+        while not self._begun:
+            seat.sleep()
+        try:
+            if not self._failures:
+                self._logits[seat.member] = self.lane.forward(self._batch, self._team[seat.member])
+        except BaseException as error:
+            self._fail(error)
+        self._leave(seat.member)
+
+    def abandon(self) -> None:
+        """Let the helpers go, wherever its leader was interrupted."""
+        self._failures.append(KeyboardInterrupt())
+        self._begin()
+
+    def _begin(self) -> None:
+        self._begun = True
+        for seat in self.helpers:
+            seat.wake()
+
+    def _fail(self, error: BaseException) -> None:
+        self._failures.append(error)
+        for workspace in self._team[:1]:
+            workspace.leave()  # tells all: who waits for this member would wait for ever
+
+    def _leave(self, member: int) -> None:
+        """Go; who goes last gives the calls what was computed."""
+        with self._lock:
+            self._left.add(member)
+            if len(self._left) < self.size:
+                return
+        try:
+            self._give_results()
+        except BaseException as error:  # no memory, an interrupt: nobody may wait for ever
+            self.shard.fail(error)
+            if not isinstance(error, Exception):
+                raise
+
+    def _give_results(self) -> None:
+        if not self._failures:
+            self.lane.take_back(self._team)
+            self.shard.deliver(np.concatenate([self._logits[i] for i in range(self.size)]))
+            return
+        alone = self.shard.split()
+        if len(alone) == 1:
+            raise self._failures[0]
+        for shard in alone:  # whose fault was it?
+            Job(self.lane, shard).lead()
+
+
+class Crew:
+    """The threads that compute, and the models that they compute.
+
+    Parameters
+    ----------
+    size : int
+        Threads that compute at once, calling threads among them.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._lock = threading.Lock()
+        self._lanes: deque[Lane] = deque()  # with waiting pairs, in turn
+        self._threads: dict[threading.Thread, Seat] = {}
+        self._led_by_callers: set[Job] = set()
+        self._closed = False
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is computed or waits for it."""
+        return bool(self._lanes or self._led_by_callers) or any(seat.job for seat in list(self._threads.values()))
+
+    def submit(self, lane: Lane, call: Call, chunk: Chunk) -> None:
+        """Let the pairs of a chunk wait to be computed.
 
         Raises
         ------
         BackendError
-            When the system starts no more threads.
+            When there is no thread to compute them and none can be started, or the program is about to end.
         """
-        futures: list[Future[Result]] = []
-        try:
-            self._submit(function, tasks, futures)
-            return [future.result() for future in futures]
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            raise
-
-    def map_together(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> list[Result]:
-        """Do as `map`, with the first task on the calling thread.
-
-        For tasks that wait for each other: one thread less must be woken, and each gets a core of its own if it can.
-        """
-
-        def alone(task: Task) -> Result:
-            with self._cores.own_core():
-                return function(task)
-
-        futures: list[Future[Result]] = []
-        try:
-            self._submit(alone, tasks[1:], futures)
-            return [alone(tasks[0]), *(future.result() for future in futures)]
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            raise
-
-    def _submit(self, function: Callable[[Task], Result], tasks: Sequence[Task], futures: list[Future[Result]]) -> None:
-        """Queue tasks, next to each other, and append what will be their results."""
         with self._lock:
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(self.num_threads, thread_name_prefix="numbert")
-            try:
-                for task in tasks:
-                    futures.append(self._executor.submit(function, task))
-            except RuntimeError as error:
-                # The task stays in the queue and nobody will ask for its result. So the pool is left to itself: threads
-                # that there are finish its queue, which may hold tasks of other callers, and end.
-                self._executor = None
-                raise BackendError(
-                    f"num_threads: found {self.num_threads}, of which not all can be started ({error}); choose fewer or"
-                    " raise the limit of threads (ulimit -u)"
-                ) from error
+            if self._closed:
+                raise _ending()
+            self._wake_one()  # who then waits for the lock
+            call.found_idle_threads = self._count_busy() == 0
+            lane.queue.add(call, chunk)
+            if lane not in self._lanes:
+                self._lanes.append(lane)
 
-    def _forget_threads(self) -> None:
-        self._executor = None
-        self._lock = threading.Lock()
-        self._cores = Cores()
+    def cancel(self, lane: Lane, call: Call) -> None:
+        """Take the pairs of a call that have not begun out of the queue."""
+        with self._lock:
+            lane.queue.remove(call)
+            self._drop_if_empty(lane)
+
+    def compute_now(self, lane: Lane, call: Call, chunk: Chunk) -> bool:
+        """Compute a chunk on the calling thread, helped by idle ones, if it is small and nothing waits.
+
+        Returns
+        -------
+        bool
+            Whether it is computed, or soon will be; else it must be submitted.
+        """
+        job = Job(lane, Shard([]))
+        try:
+            with self._lock:
+                if self._lanes or self._room(lane) < 1 or len(chunk.tokens) > call.batch_size:
+                    return False
+                size = self._team_size(lane, chunk.size)
+                if chunk.size > lane.most_of(size):
+                    return False
+                self._led_by_callers.add(job)
+                self._recruit(job, size - 1)
+            places = chunk.take(chunk.size, call.batch_size, at_least_one=False)
+            job.shard = Shard([Part(call, chunk, places, 0)])
+            job.lead()
+        except BaseException:
+            job.abandon()
+            raise
+        finally:
+            self._led_by_callers.discard(job)
+            if self._lanes:
+                with self._lock:
+                    self._wake_one()
+        return True
+
+    def close(self) -> None:
+        """Compute nothing more: calls that wait end with an error, and the threads end."""
+        with self._lock:
+            self._closed = True
+            left = [chunk for lane in self._lanes for chunk in lane.queue.clear()]
+            for seat in self._threads.values():
+                seat.wake()
+        for chunk in left:
+            chunk.fail(_ending())
+        deadline = time.monotonic() + LAST_WAIT
+        for thread in list(self._threads):
+            thread.join(max(deadline - time.monotonic(), 0))
+
+    # ---- what the threads do
+
+    def _work(self, seat: Seat) -> None:
+        while (job := self._next(seat)) is not None:
+            start = time.monotonic()
+            with contextlib.suppress(BaseException), stay_on(seat.core):  # the calls have been told what it was
+                job.help(seat) if seat.member else job.lead()
+            end = time.monotonic()
+            seat.expected = job.shard.size_of_ended_calls()
+            seat.deadline = end + min((end - start) * SHARE_OF_WAITING, MOST_WAITING)
+            del job  # a thread that sleeps must not keep a model in memory
+            seat.job = None
+
+    def _next(self, seat: Seat) -> Job | None:
+        """Wait for a job; None when there will be no more."""
+        while True:
+            with self._lock:
+                seat.asleep = False
+                waiting = sum(lane.queue.size for lane in self._lanes)
+                left = seat.deadline - time.monotonic() if waiting < seat.expected else 0
+                job = seat.job or (self._form_job(seat) if left <= 0 else None)
+                if job is not None or self._closed:
+                    return job
+                seat.asleep = True
+            seat.sleep(left if left > 0 else -1)
+
+    # ---- in all that follows the lock is held
+
+    def _form_job(self, seat: Seat) -> Job | None:
+        """Give a thread the next shard of the model whose turn it is, to lead."""
+        for lane in list(self._lanes):
+            self._lanes.rotate(-1)
+            waiting = lane.queue.size
+            if not waiting or self._room(lane) < 1:
+                continue
+            # Pairs that had to wait have company, and as soon as this thread is busy the next come: two threads with a
+            # pair each are done with both sooner than together with one after the other.
+            alone = len(self._lanes) == 1 and lane.queue.found_idle_threads
+            size = self._team_size(lane, waiting) if alone else 1
+            if size > 1 and waiting <= lane.most_of(size):
+                shard = lane.queue.take(waiting)
+            else:
+                size, shard = 1, lane.queue.take(budget_of(waiting, min(lane.num_threads, self.size), lane.largest))
+            seat.job, seat.member, seat.core = Job(lane, shard), 0, None
+            self._recruit(seat.job, size - 1)
+            self._drop_if_empty(lane)
+            if self._lanes:
+                self._wake_one()
+            return seat.job
+        return None
+
+    def _drop_if_empty(self, lane: Lane) -> None:
+        if not lane.queue.size and lane in self._lanes:
+            self._lanes.remove(lane)
+
+    def _count_busy(self, lane: Lane | None = None) -> int:
+        """Return how many threads compute, callers among them; with a lane, only those that compute this model."""
+        jobs = [seat.job for seat in self._threads.values() if seat.job is not None] + list(self._led_by_callers)
+        return sum(lane is None or job.lane is lane for job in jobs)
+
+    def _room(self, lane: Lane) -> int:
+        """Return how many more threads may compute a model now."""
+        return min(self.size - self._count_busy(), lane.num_threads - self._count_busy(lane))
+
+    def _team_size(self, lane: Lane, tokens: int) -> int:
+        """Return how many threads, the one that asks among them, should share so many tokens."""
+        if not lane.shares:
+            return 1
+        free = sum(seat.is_free for seat in self._threads.values()) + self.size - len(self._threads)
+        return max(min(1 + free, self._room(lane), tokens // FEWEST_ROWS), 1)
+
+    def _recruit(self, job: Job, count: int) -> None:
+        """Give a job, which the calling thread leads, so many helpers; fewer where no more threads can be started."""
+        job.speed = speed_of(current_core())
+        taken = {seat.core for seat in self._threads.values() if seat.job is not None and seat.core is not None}
+        for member, core in enumerate(choose_cores(count, taken) if count else (), 1):
+            seat = next((seat for seat in self._threads.values() if seat.is_free), None) or self._start_thread()
+            if seat is None:
+                return
+            job.helpers.append(seat)
+            seat.member, seat.core, seat.speed, seat.job = member, core, speed_of(core), job
+
+    def _wake_one(self) -> None:
+        """Let one more thread look for work, if one is idle."""
+        for seat in self._threads.values():
+            if seat.is_free:
+                seat.wake()
+                seat.asleep = False
+                return
+        if len(self._threads) < self.size and self._start_thread() is None and not self._threads:
+            raise BackendError(
+                "threads: the system starts none, expected one at least; let it allow this process more, or end others"
+            )
+
+    def _start_thread(self) -> Seat | None:
+        """Start a thread; it waits for the lock. None when the system starts no more."""
+        for thread in [thread for thread in self._threads if not thread.is_alive()]:
+            del self._threads[thread]  # an interrupt came before it was started
+        seat = Seat()
+        thread = threading.Thread(target=self._work, args=[seat], name=f"numbert-{len(self._threads)}", daemon=True)
+        self._threads[thread] = seat
+        try:
+            thread.start()
+        except RuntimeError:
+            del self._threads[thread]
+            return None
+        return seat
 
 
-_all_workers: "weakref.WeakSet[Workers]" = weakref.WeakSet()
+def _ending() -> BackendError:
+    return BackendError("Python is about to end and computes no more scores; wait for them before the program ends")
+
+
+# ---- one crew for this process
+
+_lanes: "weakref.WeakSet[Lane]" = weakref.WeakSet()
+_crew: Crew | None = None
+_crew_lock = threading.Lock()
+
+
+def crew() -> Crew:
+    """Return the threads of this process."""
+    global _crew
+    with _crew_lock:
+        if _crew is None:
+            _crew = Crew(usable_cores())
+        return _crew
+
+
+def _close() -> None:
+    if _crew is not None:
+        _crew.close()
 
 
 def _after_fork_in_child() -> None:
-    for workers in list(_all_workers):
-        workers._forget_threads()
+    """Forget threads that this process does not have, and what waited for them."""
+    global _crew, _crew_lock
+    _crew, _crew_lock = None, threading.Lock()
+    for lane in list(_lanes):
+        lane.forget()
 
 
+atexit.register(_close)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

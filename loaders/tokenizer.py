@@ -54,10 +54,13 @@ class PairTokenizer(NamedTuple):
     pad_token: str | None
     growth: Growth
 
-    def encode(self, texts: list[str]) -> list[list[int]]:
-        """Return the token ids of each text, without special tokens, not truncated. Safe in any number of threads."""
-        # The library shares a batch out among threads. For a few texts, waking those would take longer than the texts.
-        batches = [[text] for text in texts] if len(texts) <= FEW_TEXTS else [texts]
+    def encode(self, texts: list[str], on_one_thread: bool = False) -> list[list[int]]:
+        """Return the token ids of each text, without special tokens, not truncated. Safe in any number of threads.
+
+        The library shares the texts out among threads of its own, unless they are few or `on_one_thread` forbids it.
+        """
+        # For a few texts, waking threads would take longer than the texts.
+        batches = [[text] for text in texts] if on_one_thread or len(texts) <= FEW_TEXTS else [texts]
 
         def encode() -> list[list[int]]:
             encoded = (self.tokenizer.encode_batch_fast(batch, add_special_tokens=False) for batch in batches)

@@ -29,3 +29,15 @@ def model():
     from numbert import CrossEncoder
 
     return CrossEncoder(num_threads=2)
+
+
+@pytest.fixture(scope="module")
+def crew_of_four():
+    """Let this process compute with four threads, however many cores the machine has."""
+    from numbert.engine import workers
+
+    crew = workers.Crew(4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "_crew", crew)
+        yield crew
+    crew.close()

@@ -33,7 +33,8 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parent.parent
 # The tests that are there for a module, and quick. That slower ones (goldens, invariance) notice too is not enough.
 RELATED = {
-    "engine/batching.py": ["test_batching.py"],
+    "engine/cores.py": ["test_cores.py"],
+    "engine/queue.py": ["test_queue.py"],
     "engine/scorer.py": ["test_scorer.py"],
     "engine/workers.py": ["test_workers.py", "test_scorer.py"],
     "engine/inputs.py": ["test_inputs.py"],

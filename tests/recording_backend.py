@@ -7,6 +7,7 @@ a workspace serves one thread at a time, none that met an error is used again, a
 
 import sys
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numbert.engine.scorer import Scorer
+from numbert.engine.workers import Crew
 from numbert.loaders.checkpoint import Checkpoint
 from numbert.loaders.spec import ModelSpec
 from numbert.loaders.tokenizer import PairTemplate
@@ -41,6 +43,10 @@ class RecordingWorkspace:
         """Let the other members wait no longer."""
         self.meeting.abort()
 
+    def divide(self, speeds: list[int]) -> None:
+        """Give every member its share of the pairs; all are equal here."""
+        assert len(speeds) == self.meeting.parties
+
 
 class RecordingBackend:
     """Implements the protocol `Backend` of engine/backend.py.
@@ -63,7 +69,7 @@ class RecordingBackend:
         shares_shards: bool = False,
         before_head: Callable[[list[Ids], int], object] = lambda pairs, member: None,
     ) -> None:
-        self.LARGEST_SHARD, self.SHARES_SHARDS = largest_shard, shares_shards
+        self.LARGEST_SHARD, self.SHARES_SHARDS, self.MOST_WORKERS = largest_shard, shares_shards, None
         self.logits, self.before_head = logits, before_head
         self.lookups: list[tuple[Any, Any, Any]] = []  # ids, types, positions of each forward pass that began
         self.shards: list[list[Ids]] = []  # the pairs of each shard, in the order in which they were computed
@@ -128,7 +134,7 @@ class NumberTokenizer:
         self.template = template
         self.most_texts = 0  # that were encoded in one call
 
-    def encode(self, texts: list[str]) -> list[list[int]]:
+    def encode(self, texts: list[str], on_one_thread: bool = False) -> list[list[int]]:
         self.most_texts = max(self.most_texts, len(texts))
         return [[int(word) for word in text.split()] for text in texts]
 
@@ -152,6 +158,19 @@ def make_scorer(
     with pytest.MonkeyPatch.context() as patch:
         take_place_of_reference(patch, backend)
         return Scorer(Checkpoint(**parts), "reference", dtype, "highest", num_threads)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for what happens within milliseconds."""
+    end = time.monotonic() + MEETING
+    while not condition():
+        assert time.monotonic() < end, "what was waited for has not happened"
+        time.sleep(0.0002)
+
+
+def wait_until_idle(crew: Crew) -> None:
+    """Wait until all threads could help a small request."""
+    wait_until(lambda: not crew.is_busy and all(seat.is_free for seat in list(crew._threads.values())))
 
 
 def ids_of(pair: tuple[str, str], template: PairTemplate = TEMPLATE) -> Ids:

@@ -70,7 +70,7 @@ def test_every_kernel_has_a_phase():
 def test_an_unknown_kernel_is_reported_under_its_own_name(model, monkeypatch):
     monkeypatch.delitem(PHASES, "attend")
     model.predict(MANY)
-    with stopwatches("cpu", "float32", 2) as watch:
+    with stopwatches("cpu", "float32") as watch:
         model.predict(MANY)
     assert watch.seconds()["attend"] > 0
 
@@ -81,7 +81,7 @@ def test_kernels_are_back_after_an_error():
         assert dispatchers() == {}
         raise RuntimeError
 
-    with pytest.raises(RuntimeError), stopwatches("cpu", "float32", 2):
+    with pytest.raises(RuntimeError), stopwatches("cpu", "float32"):
         fail()
 
 
@@ -90,8 +90,8 @@ def test_without_profile_no_kernel_is_wrapped(model, monkeypatch):
     assert bench(model, FEW, batch_size=32, rounds=1, with_phases=False).phases == []
 
 
-def test_notes_of_threads_add_up_and_what_the_caller_prepares_counts_for_all():
-    watch = Stopwatch(num_threads=3)
+def test_notes_of_threads_add_up():
+    watch = Stopwatch()
     nothing = watch.wrap("nothing", lambda: None)
     threads = [threading.Thread(target=lambda: [nothing() for _ in range(500)]) for _ in range(4)]
     for thread in threads:
@@ -100,10 +100,9 @@ def test_notes_of_threads_add_up_and_what_the_caller_prepares_counts_for_all():
         thread.join()
     assert len(watch._notes) == 2000
     event = threading.Event()
-    watch.wrap("tokenize", event.wait)(0.02)  # meanwhile the others have nothing to do
-    watch.wrap("attend", event.wait)(0.02)  # here they compute, too
-    assert watch.seconds()["tokenize"] >= 3 * 0.02
-    assert 0.02 <= watch.seconds()["attend"] < 3 * 0.02
+    for _ in range(3):
+        watch.wrap("attend", event.wait)(0.02)
+    assert watch.seconds()["attend"] >= 3 * 0.02
 
 
 def test_operations_of_one_layer_by_hand(model):

@@ -178,7 +178,7 @@ def test_progress_goes_to_a_file_as_lines_and_never_for_short_jobs(run, monkeypa
     assert "pairs/s" not in run("rank", "q", stdin=stdin)[2]
     monkeypatch.setattr(progress, "SECONDS", 0.0)
     err = run("rank", "q", stdin=stdin)[2]
-    assert "numbert: 1,024 of 1,100 pairs" in err
+    assert "numbert: 576 of 1,100 pairs" in err
     assert "numbert: 1,100 of 1,100 pairs" in err
 
 

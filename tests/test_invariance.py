@@ -11,6 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numbert import CrossEncoder
 from numbert.engine.encoder import forward
+from recording_backend import wait_until_idle
+
+pytestmark = pytest.mark.usefixtures("crew_of_four")
 
 WORDS = "a the Berlin people river 7 éclair naïve 東京 museum how many? .. -- 🙂 [SEP] supercalifragilistic".split()
 TEXT = st.lists(st.sampled_from(WORDS), max_size=30).map(" ".join)
@@ -97,14 +100,15 @@ def test_a_process_forked_after_predict_can_predict(models, pairs):
     assert bits(models[3].predict(pairs)) == expected
 
 
-def test_new_threads_leave_no_memory_behind(models, pairs):
-    # Buffers belong to the model's own threads: callers, however many, add none.
-    before = models[2]._scorer._teams[1].qsize()
-    for _ in range(20):
-        thread = threading.Thread(target=models[2].predict, args=(pairs,))
+def test_callers_leave_no_buffers_behind(models, pairs, crew_of_four):
+    lane = models[2]._scorer._lane
+    for count in (1, 10, 61) * 6:
+        thread = threading.Thread(target=models[2].predict, args=(pairs[:count],))
         thread.start()
         thread.join()
-    assert models[2]._scorer._teams[1].qsize() == max(before, 2)
+    wait_until_idle(crew_of_four)
+    assert set(lane._teams) <= {1, 2}
+    assert all(len(teams) <= 2 for teams in lane._teams.values())  # as many as compute at once
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])

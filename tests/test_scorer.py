@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numbert import BackendError, CrossEncoder, InputError, NonFiniteScoreError
+from numbert.engine.scorer import CHUNK, FIRST_CHUNK
 from recording_backend import (
     SPEC,
     TEMPLATE,
@@ -21,11 +22,12 @@ from recording_backend import (
     make_scorer,
     take_place_of_reference,
     tell_apart,
+    wait_until_idle,
 )
 
 TEXT = st.lists(st.integers(3, 999), max_size=25).map(lambda ids: " ".join(map(str, ids)))
 PAIRS = st.lists(st.tuples(TEXT, TEXT), max_size=30)
-CHUNK = 512  # pairs of which a scorer holds the ids at once
+pytestmark = pytest.mark.usefixtures("crew_of_four")
 LONGEST = SPEC.max_positions
 
 
@@ -35,7 +37,7 @@ def numbered(count: int, first: int = 3) -> list[tuple[str, str]]:
 
 
 def logits_of(scorer, pairs, *, batch_size=32, max_length=LONGEST, windows=False, on_progress=lambda count: None):
-    return scorer.logits(pairs, max_length, batch_size, on_progress, windows)
+    return scorer.logits(pairs, max_length, batch_size, windows, on_progress)
 
 
 def expected(pairs) -> list[list[float]]:
@@ -98,14 +100,15 @@ def test_shape_and_dtype_of_logits(dtype, labels):
 # ---- which threads compute
 
 
-def test_a_small_request_is_shared_by_the_threads_where_the_backend_can():
+def test_a_small_request_is_shared_by_the_threads_where_the_backend_can(crew_of_four):
     backend = RecordingBackend(shares_shards=True)
+    wait_until_idle(crew_of_four)
     pairs = numbered(20)  # 140 tokens
     assert logits_of(make_scorer(backend, num_threads=3), pairs).tolist() == expected(pairs)
     assert backend.team_sizes == [3]
 
 
-@pytest.mark.parametrize(("shares", "count", "batch_size"), [(False, 20, 32), (True, 20, 19), (True, 1, 32)])
+@pytest.mark.parametrize(("shares", "count", "batch_size"), [(False, 20, 32), (False, 20, 19), (True, 1, 32)])
 def test_otherwise_a_thread_computes_each_shard(shares, count, batch_size):
     backend = RecordingBackend(shares_shards=shares)
     pairs = numbered(count)
@@ -132,7 +135,7 @@ def test_many_callers_get_their_own_logits(shares):
     assert results == [expected(pairs) for pairs in requests]
 
 
-def test_workspaces_are_used_again():
+def test_workspaces_are_used_again(crew_of_four):
     made = []
 
     class CountingBackend(RecordingBackend):
@@ -142,6 +145,7 @@ def test_workspaces_are_used_again():
 
     scorer = make_scorer(CountingBackend(shares_shards=True), num_threads=2)
     for _ in range(5):
+        wait_until_idle(crew_of_four)
         logits_of(scorer, numbered(20))
         logits_of(scorer, numbered(1))
     assert sorted(made) == [1, 2]
@@ -150,19 +154,49 @@ def test_workspaces_are_used_again():
 # ---- chunks and progress
 
 
-@pytest.mark.parametrize("count", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 1])
+@pytest.mark.parametrize("count", [0, 1, FIRST_CHUNK - 1, FIRST_CHUNK, FIRST_CHUNK + CHUNK + 1, 2 * CHUNK])
 def test_few_pairs_are_tokenized_at_once_whatever_the_length_of_the_input(count):
     backend, tokenizer = RecordingBackend(), NumberTokenizer()
     told: list[tuple[int, int]] = []
-    pairs = [(str(i % 997), str(i)) for i in range(count)]
-    scorer = make_scorer(backend, tokenizer=tokenizer, spec=dataclasses.replace(SPEC, vocab_size=10_000))
+    pairs = different(count)
+    scorer = make_scorer(backend, tokenizer=tokenizer, spec=LARGE_VOCABULARY)
     logits = logits_of(scorer, pairs, on_progress=lambda more: told.append((more, len(backend.pairs))))
     assert logits.tolist() == expected(pairs)
     assert tokenizer.most_texts <= 2 * CHUNK
     done = np.cumsum([more for more, _ in told]).tolist()
     assert done[-1] == count
-    assert [computed for _, computed in told] == done  # nothing is said to be done before it is
-    assert [more for more, _ in told if more] == [CHUNK] * (count // CHUNK) + [count % CHUNK] * (count % CHUNK > 0)
+    assert all(computed >= said for (_, computed), said in zip(told, done, strict=True))
+    chunks = [min(FIRST_CHUNK, count), *[CHUNK] * ((count - FIRST_CHUNK) // CHUNK)]
+    assert [more for more, _ in told if more] == [size for size in [*chunks, count - sum(chunks)] if size]
+
+
+def test_a_call_is_never_more_than_two_chunks_ahead_of_what_is_computed():
+    tokenized = computed = most = 0
+
+    class CountingTokenizer(NumberTokenizer):
+        def encode(self, texts, on_one_thread=False):
+            nonlocal tokenized, most
+            tokenized += len(texts)
+            most = max(most, tokenized - computed)
+            return super().encode(texts, on_one_thread)
+
+    def count(more):
+        nonlocal computed
+        computed += more
+
+    pairs = [(text, text) for _, text in different(4 * CHUNK)]
+    scorer = make_scorer(RecordingBackend(), tokenizer=CountingTokenizer(), spec=LARGE_VOCABULARY)
+    assert logits_of(scorer, pairs, on_progress=count).tolist() == expected(pairs)
+    assert tokenized == computed == len(pairs)
+    assert most <= 2 * CHUNK
+
+
+def different(count):
+    """So many pairs with different passages."""
+    return [(str(i % 997), str(i)) for i in range(count)]
+
+
+LARGE_VOCABULARY = dataclasses.replace(SPEC, vocab_size=10_000)
 
 
 @given(PAIRS)
@@ -251,7 +285,8 @@ def test_what_would_leave_a_table_is_refused_before_any_kernel_runs(num_threads,
 
 @both_ways
 @pytest.mark.parametrize("changes", ALLOWED, ids=lambda changes: ", ".join(changes))
-def test_what_lies_at_the_edge_of_a_table_is_computed(num_threads, shared, changes):
+def test_what_lies_at_the_edge_of_a_table_is_computed(num_threads, shared, changes, crew_of_four):
+    wait_until_idle(crew_of_four)
     backend = RecordingBackend(shares_shards=shared)
     scorer, pairs = scorer_and_pairs(backend, num_threads, **changes)
     assert logits_of(scorer, pairs).tolist() == expected(pairs)
@@ -328,7 +363,7 @@ def test_after_an_error_shards_that_have_not_begun_are_dropped():
 
 
 @pytest.mark.parametrize("failing", [0, 1, 2])
-def test_an_error_of_a_member_of_a_team_is_the_one_that_is_raised(failing):
+def test_an_error_of_a_member_of_a_team_is_the_one_that_is_raised(failing, crew_of_four):
     def fail(pairs, member):
         if member == failing and armed:
             raise DeliberateError("on purpose")
@@ -338,32 +373,15 @@ def test_an_error_of_a_member_of_a_team_is_the_one_that_is_raised(failing):
     scorer = make_scorer(backend, num_threads=3)
     pairs = numbered(20)
     for _ in range(3):
+        wait_until_idle(crew_of_four)
         with pytest.raises(DeliberateError, match="on purpose") as caught:
             logits_of(scorer, pairs)
         assert caught.value.__cause__ is None  # members that waited failed too, which says nothing
-        assert caught.value.__suppress_context__
+        assert caught.value.__context__ is None
     armed.clear()
+    wait_until_idle(crew_of_four)
     assert logits_of(scorer, pairs).tolist() == expected(pairs)
     assert backend.team_sizes == [3]
-
-
-def test_a_team_whose_threads_cannot_all_be_started_ends_with_that_error_and_nobody_waits(monkeypatch):
-    def refuse(thread):
-        raise RuntimeError("can't start new thread")
-
-    teams = []
-
-    class RememberingBackend(RecordingBackend):
-        def make_team(self, size):
-            teams.append(super().make_team(size))
-            return teams[-1]
-
-    scorer = make_scorer(RememberingBackend(shares_shards=True), num_threads=4)  # one or two packed its layers
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse)
-        with pytest.raises(RuntimeError, match="can't start new thread"):
-            logits_of(scorer, numbered(20))
-    assert teams[0][0].meeting.broken  # members that have begun do not wait for those that never will
 
 
 # ---- copies
@@ -380,16 +398,15 @@ def backend(monkeypatch):
 @pytest.mark.parametrize(
     "make_copy", [copy.deepcopy, lambda scorer: pickle.loads(pickle.dumps(scorer))], ids=["deepcopy", "pickle"]
 )
-def test_a_copy_computes_the_same_with_threads_and_workspaces_of_its_own(backend, make_copy):
+def test_a_copy_computes_the_same_with_workspaces_of_its_own(backend, make_copy):
     scorer, pairs = make_scorer(backend, num_threads=3, dtype="float64"), numbered(20)
     assert logits_of(scorer, pairs).tolist() == expected(pairs)
     packed = len(backend.dtypes)
     twin = make_copy(scorer)
-    meeting = threading.Barrier(6, timeout=10)  # two teams of three: neither takes the other's threads
-    backend.before_head = lambda pairs, member: meeting.wait()
-    with ThreadPoolExecutor(2) as callers:
-        results = list(callers.map(lambda one: logits_of(one, pairs), [scorer, twin]))
-    assert [result.tolist() for result in results] == [expected(pairs)] * 2
+    with ThreadPoolExecutor(4) as callers:  # the backend fails if one finds a workspace of the other
+        results = list(callers.map(lambda one: logits_of(one, pairs), [scorer, twin] * 20))
+    assert [result.tolist() for result in results] == [expected(pairs)] * 40
+    assert twin._lane is not scorer._lane
     assert twin.num_threads == 3
     assert twin.backend == "reference"
     assert results[1].dtype == np.float64
@@ -441,8 +458,9 @@ def test_predict_and_rank_compute_each_distinct_pair_once(backend):
 
 @pytest.mark.parametrize("backend_name", ["cpu", "reference"])
 @pytest.mark.parametrize("words", [2, 60], ids=["alone", "team"])
-def test_predict_refuses_ids_of_another_model_on_real_backends(backend_name, words, monkeypatch):
+def test_predict_refuses_ids_of_another_model_on_real_backends(backend_name, words):
     model = CrossEncoder(backend=backend_name, num_threads=2)
-    monkeypatch.setattr(model._scorer, "spec", dataclasses.replace(model.spec, vocab_size=100))
+    model._scorer.spec = dataclasses.replace(model.spec, vocab_size=100)
+    model._scorer._lane = model._scorer._make_lane(2)
     with pytest.raises(InputError, match=r"token id: found .* the model has rows for 0 to 99"):
         model.predict(("how many", "people " * words))

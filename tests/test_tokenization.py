@@ -142,7 +142,7 @@ class CountingTokenizer(NumberTokenizer):
         super().__init__()
         self.encoded: list[str] = []
 
-    def encode(self, texts: list[str]) -> list[list[int]]:
+    def encode(self, texts: list[str], on_one_thread: bool = False) -> list[list[int]]:
         self.encoded += texts
         return super().encode(texts)
 
