@@ -30,7 +30,7 @@ from common import (
 from engines import MODES, PRECISIONS, numbert_engine, sentence_transformers_engines, supported_modes
 from graphs import Logits
 from numbert import CrossEncoder
-from numbert.engine.workers import usable_cores
+from numbert.engine.cores import usable_cores
 from ranking import kendall_tau, ndcg
 
 PACKAGES = ("numbert", "numpy", "numba", "sentence-transformers", "transformers", "torch")

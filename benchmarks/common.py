@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from numbert.engine.cores import usable_cores
 from numbert.engine.machine import load_average, processor_name
-from numbert.engine.workers import usable_cores
 from numbert.loaders.source import find_folder
 
 Pairs = list[tuple[str, str]]

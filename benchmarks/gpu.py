@@ -16,8 +16,8 @@ from typing import Any
 from common import Setting, forget_own_folder, machine_lines, make_pairs, positive, print_header, print_table, progress
 from engines import Engine, Mode, numbert_engine, sentence_transformers_engines
 from numbert import BackendError
+from numbert.engine.cores import usable_cores
 from numbert.engine.phases import useful_flop
-from numbert.engine.workers import usable_cores
 from numbert.loaders.checkpoint import load_checkpoint
 from random_base import open_model
 from rerank import TOLERANCES, largest_difference, pair_lengths

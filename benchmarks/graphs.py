@@ -95,6 +95,38 @@ def float_graph(folder: Path) -> bytes:
         return path.read_bytes()
 
 
+def dynamo_graph(folder: Path) -> bytes:
+    """Return the model of transformers as torch's newer exporter writes it, in float32; it needs onnxscript."""
+    torch, transformers = importlib.import_module("torch"), importlib.import_module("transformers")
+    importlib.import_module("onnxscript")  # torch fails late without it
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    example = torch.ones((2, 3), dtype=torch.int64)
+    axes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about packages that the exporter would also know
+        path = Path(scratch, "model.onnx")
+        torch.onnx.export(
+            model, kwargs=dict.fromkeys(INPUTS, example), f=str(path), input_names=list(INPUTS),
+            output_names=["logits"], dynamic_shapes=dict.fromkeys(INPUTS, axes), dynamo=True, external_data=False,
+            verbose=False,
+        )  # fmt: skip
+        return path.read_bytes()
+
+
+def fused_graph(folder: Path) -> bytes:
+    """Return the graph in float32 in which ONNX Runtime's own tool has fused attention, GELU and normalization."""
+    optimizer = importlib.import_module("onnxruntime.transformers.optimizer")
+    config = importlib.import_module("transformers").AutoConfig.from_pretrained(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        source, target = Path(scratch, "float.onnx"), Path(scratch, "fused.onnx")
+        source.write_bytes(float_graph(folder))
+        fused = optimizer.optimize_model(
+            str(source), "bert", num_heads=config.num_attention_heads, hidden_size=config.hidden_size
+        )
+        fused.save_model_to_file(str(target))
+        return target.read_bytes()
+
+
 def dynamic_int8_graph(folder: Path) -> bytes:
     """Return the graph with int8 weights, a scale for each output; activations get their scale as they come."""
     quantization = importlib.import_module("onnxruntime.quantization")

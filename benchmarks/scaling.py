@@ -15,7 +15,7 @@ from typing import Any
 
 from common import machine_lines, make_pairs, model_folder, positive, print_header, print_table, progress, spread
 from numbert import CrossEncoder
-from numbert.engine.workers import usable_cores
+from numbert.engine.cores import usable_cores
 
 SIZES = (10, 30, 100, 300, 1000, 3000, 10_000)
 WORDS = 65  # of a passage: about 77 tokens a pair

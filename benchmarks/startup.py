@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from common import machine_lines, make_pairs, model_folder, positive, print_header, print_table, progress
-from numbert.engine.workers import usable_cores
+from numbert.engine.cores import usable_cores
 
 CHILD = Path(__file__).with_name("startup_child.py")
 PACKAGES = ("numbert", "numpy", "numba", "llvmlite", "tokenizers", "sentence-transformers", "transformers", "torch")
