@@ -256,6 +256,21 @@ def test_a_write_that_fails_leaves_nothing_behind_and_is_reported_once(folder, c
     assert "cannot be written (OSError: [Errno 28] No space left on device)" in record.getMessage()
 
 
+def test_an_interrupt_just_after_an_entry_is_in_its_place_is_not_swallowed(folder, caplog, monkeypatch):
+    usual = os.replace
+
+    def interrupted(*paths):
+        usual(*paths)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    assert run() == 1
+    assert not caplog.records
+
+
 def test_kernels_of_other_folders_are_not_kept(folder):
     # The directory's name does not stand for their sources.
     @jit.kernel

@@ -231,7 +231,8 @@ def _write(path: Path, identity: bytes, payload: bytes) -> None:
                 file.write(payload)
             os.replace(file.name, path)
         except BaseException:
-            os.unlink(file.name)
+            with contextlib.suppress(FileNotFoundError):  # an interrupt may come when it is in its place already
+                os.unlink(file.name)
             raise
 
 
