@@ -311,7 +311,7 @@ def no_home(monkeypatch, tmp_path):
     (tmp_path / "work").mkdir()
     (tmp_path / "tmp").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     yield tmp_path
     assert not list((tmp_path / "work").iterdir())
 
@@ -363,6 +363,44 @@ def test_without_any_place_kernels_live_in_memory(no_home, monkeypatch):
 
     monkeypatch.setattr(tempfile, "gettempdir", fail)
     assert cache.private_directory() is None
+
+
+@pytest.fixture
+def no_temporary_directory(no_home, monkeypatch):
+    """A system where none of the usual directories for temporary files can be written."""
+    usual = os.open
+
+    def refuse(path, *rest, **named):
+        if os.path.dirname(path) in ("/tmp", "/var/tmp", "/usr/tmp"):
+            raise PermissionError(13, "Permission denied", path)
+        return usual(path, *rest, **named)
+
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(os, "open", refuse)
+    return no_home
+
+
+@needs_users
+def test_the_working_directory_is_no_place_for_want_of_another(no_temporary_directory):
+    assert tempfile.gettempdir() == os.getcwd()
+    assert cache.private_directory() is None
+
+
+@needs_users
+@pytest.mark.parametrize("name", ["TMPDIR", "TEMP", "TMP"])
+def test_the_working_directory_is_a_place_if_it_is_named(no_temporary_directory, monkeypatch, name):
+    monkeypatch.setenv(name, str(no_temporary_directory))
+    monkeypatch.chdir(no_temporary_directory)
+    assert cache.private_directory().parent == no_temporary_directory / f"numbert-{os.getuid()}"
+
+
+@needs_users
+def test_a_usual_temporary_directory_is_a_place_for_who_works_there(no_home, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp")
+    monkeypatch.chdir("/tmp")
+    assert list(cache._candidates()) == [cache.Path(f"/tmp/numbert-{os.getuid()}")]
 
 
 def test_a_place_that_cannot_be_made_means_memory(tmp_path, monkeypatch):

@@ -96,8 +96,16 @@ def _candidates() -> Iterator[Path]:
     if os.path.isabs(home_cache):  # without HOME and an entry in passwd, ~ stays what it is
         yield Path(home_cache) / "numbert"
     with contextlib.suppress(OSError):  # where no directory can be written
-        user = os.getuid() if hasattr(os, "getuid") else "user"
-        yield Path(tempfile.gettempdir()) / f"numbert-{user}"
+        temporary = tempfile.gettempdir()
+        if not _is_last_resort(temporary):
+            user = os.getuid() if hasattr(os, "getuid") else "user"
+            yield Path(temporary) / f"numbert-{user}"
+
+
+def _is_last_resort(temporary: str) -> bool:
+    """Tell whether a directory for temporary files is only the working directory, for want of any other."""
+    named = {os.path.abspath(os.environ[name]) for name in ("TMPDIR", "TEMP", "TMP") if os.environ.get(name)}
+    return os.path.samefile(temporary, os.curdir) and temporary not in named | {"/tmp", "/var/tmp", "/usr/tmp"}
 
 
 def _make_private(directory: Path) -> bool:
