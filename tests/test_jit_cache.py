@@ -428,6 +428,46 @@ def test_a_directory_that_others_can_write_is_not_used(tmp_path, monkeypatch, ca
     assert cache.private_directory() == inner
 
 
+@needs_users
+@pytest.mark.parametrize("mode", [0o770, 0o777])
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_directory_whose_place_others_can_give_to_another_is_not_used(tmp_path, monkeypatch, caplog, mode, linked):
+    above = tmp_path / "above"
+    (above / "between" / "cache").mkdir(mode=0o700, parents=True)
+    (tmp_path / "link").symlink_to(above / "between")
+    place = (tmp_path / "link" if linked else above / "between") / "cache"
+    monkeypatch.setenv("NUMBERT_CACHE_DIR", str(place))
+    inner = cache.private_directory()
+    assert inner.parent == above / "between" / "cache"  # a link could lead elsewhere when the kernels are read
+    above.chmod(mode)
+    assert cache.private_directory() is None
+    assert f"since {above} can be written by other users" in caplog.text
+    above.chmod(mode | 0o1000)  # as /tmp: what others do not own, they cannot rename
+    assert cache.private_directory() == inner
+
+
+@needs_users
+def test_a_directory_below_one_that_another_user_owns_is_not_used(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("NUMBERT_CACHE_DIR", str(tmp_path / "a" / "b"))
+    assert cache.private_directory() is not None
+    usual, owner = cache.Path.stat, os.getuid() + 1
+
+    def stat(path, **named):
+        status = usual(path, **named)
+        return os.stat_result([*status[:4], owner, *status[5:]]) if path == tmp_path else status
+
+    monkeypatch.setattr(cache.Path, "stat", stat)
+    assert cache.private_directory() is None
+    assert f"since {tmp_path} can be written by other users" in caplog.text
+
+
+@needs_users
+def test_a_cache_has_no_place_directly_among_files_of_all_users(tmp_path, monkeypatch):
+    tmp_path.chmod(0o1777)
+    monkeypatch.setenv("NUMBERT_CACHE_DIR", str(tmp_path))
+    assert cache.private_directory() is None
+
+
 def age(path, days: float) -> None:
     os.utime(path, (time.time() - days * cache.DAY,) * 2)
 

@@ -67,16 +67,18 @@ def private_directory() -> Path | None:
         directory = candidate / digest
         try:
             is_new = _make_private(directory)
-            safe = all(_only_we_can_write(path) for path in (directory, directory.parent))
+            directory = directory.resolve()  # by now without links, which others could let lead elsewhere
+            unsafe = _find_unsafe(directory)
         except OSError as error:
             logger.info("kernel cache: cannot make %s: %s", directory, error)
             continue
-        if safe:
+        if unsafe is None:
             _note_use(directory, is_new)
             return directory
         logger.warning(
-            "kernel cache: %s can be written by other users and is not used; set NUMBERT_CACHE_DIR", directory
-        )
+            "kernel cache: %s is not used, since %s can be written by other users; set NUMBERT_CACHE_DIR",
+            directory, unsafe,
+        )  # fmt: skip
     return None
 
 
@@ -110,7 +112,8 @@ def _is_last_resort(temporary: str) -> bool:
 
 def _make_private(directory: Path) -> bool:
     """Make the directory where it is missing, and return whether it was."""
-    directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in reversed([path for path in directory.parents if not path.exists()]):
+        path.mkdir(mode=0o700, exist_ok=True)  # parents=True would leave the mode of those above to the umask
     try:
         directory.mkdir(mode=0o700)
     except FileExistsError:
@@ -120,11 +123,21 @@ def _make_private(directory: Path) -> bool:
     return True
 
 
-def _only_we_can_write(directory: Path) -> bool:
+def _find_unsafe(directory: Path) -> Path | None:
+    """Return the directory, or the first above it, in which others can write; None where there is none.
+
+    Whoever can write in one further above can put another in the place of the next, unless its sticky bit leaves that
+    to the next one's owner, as in /tmp.
+    """
     if not hasattr(os, "getuid"):
-        return True  # Windows: the user's profile is private by its access lists
-    status = directory.stat()
-    return status.st_uid in (os.getuid(), 0) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        return None  # Windows: the user's profile is private by its access lists
+    for path in (directory, *directory.parents):
+        status = path.stat()
+        is_sticky = status.st_mode & stat.S_ISVTX and path not in (directory, directory.parent)
+        others_write = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not is_sticky
+        if others_write or status.st_uid not in (os.getuid(), 0):
+            return path
+    return None
 
 
 def _note_use(directory: Path, is_new: bool) -> None:
