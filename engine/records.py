@@ -14,6 +14,7 @@ LARGEST_INPUT = 2**30  # bytes; a device that never ends must not fill the memor
 TEXT_KEYS = ("text", "document", "passage")  # what others call a passage
 # A text may begin with "[1] Smith et al."; an array of strings, objects or arrays begins so (or is empty).
 ARRAY = re.compile(r'\s*\[\s*["{[\]]')
+SURROGATE = re.compile("[\ud800-\udfff]")
 Row = dict[str, Any]
 
 
@@ -36,7 +37,8 @@ def read_records(file: str, *keys: str, as_text: bool = False) -> list[Row]:
     Raises
     ------
     InputError
-        When the file is too large, or a line or item has other content; the message names file and place.
+        When the file is too large, or a line or item has other content or half a character; the message names file
+        and place.
     """
     name = "standard input" if file == "-" else file
     content = _read(file, name)
@@ -104,7 +106,7 @@ def _parse_json(line: str, keys: tuple[str, ...], place: str) -> Row:
 def _record(item: Any, keys: tuple[str, ...], place: str) -> Row:
     """Return the record that an item of JSON is: an object, or the values of all keys in their order."""
     if len(keys) == 1 and isinstance(item, str):
-        return {keys[0]: item}
+        item = {keys[0]: item}
     if len(keys) == 2 and isinstance(item, list) and len(item) == 2:
         item = dict(zip(keys, item, strict=True))
     if not isinstance(item, dict):
@@ -118,7 +120,24 @@ def _record(item: Any, keys: tuple[str, ...], place: str) -> Row:
     for key in keys:
         if not isinstance(item.get(key), str):
             raise InputError(f"{place}: found {key} = {show(item.get(key))}, expected a string; correct it")
+    _check_characters(item, place)
     return item
+
+
+def _check_characters(item: Any, place: str) -> None:
+    """Refuse half a character, which JSON can hold and no output takes, in any text or name of an item."""
+    waiting = [item]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [*value, *value.values()]
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, str) and not value.isascii() and (half := SURROGATE.search(value)):
+            raise InputError(
+                f"{place}: found \\u{ord(half[0]):04x}, half a character, expected valid Unicode; give the whole"
+                " character, or leave it out"
+            )
 
 
 def print_rows(rows: Iterable[Row], form: str, columns: tuple[str, ...], out: TextIO) -> None:

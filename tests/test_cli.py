@@ -246,6 +246,9 @@ def test_no_passages_give_no_output(run):
     assert run("rank", "q", stdin=b"")[:2] == (0, "")
 
 
+HALF_ON_LINE_2 = "standard input, line 2: found \\ud83d, half a character, expected valid Unicode"
+
+
 @pytest.mark.parametrize(
     ("arguments", "stdin", "code", "message"),
     [
@@ -275,6 +278,13 @@ def test_no_passages_give_no_output(run):
         (["score"], b'["a", "b"]', 1, "standard input, item 1: found 'a', expected an object or a list of two strings"),
         (["score"], b'[["a", "b", "c"]]', 1, "standard input, item 1: found ['a', 'b', 'c'], expected an object"),
         (["rank", "q", "--top-k", "x"], b"", 2, "invalid int value"),
+        *(
+            (["rank", "q", "--format", "jsonl"], b'{"text": "a"}\n{"text": "b", ' + other + b"}", 1, HALF_ON_LINE_2)
+            for other in (b'"id": "\\ud83d"', b'"\\ud83d": 1', b'"meta": [{"a": ["e\\u0301\\ud83d"]}]')
+        ),
+        (["rank", "q"], b'{"text": "a"}\n{"text": "\\ud83d"}', 1, HALF_ON_LINE_2),
+        (["rank", "q"], b'["a", "\\ud83d"]', 1, "standard input, item 2: found \\ud83d, half a character"),
+        (["score"], b'[["q", "\\uDE42"]]', 1, "standard input, item 1: found \\ude42, half a character"),
     ],
 )
 def test_errors_are_one_line_and_a_code(run, arguments, stdin, code, message):
@@ -284,6 +294,11 @@ def test_errors_are_one_line_and_a_code(run, arguments, stdin, code, message):
     assert message in err
     assert code == 2 or err.splitlines()[-1].startswith("numbert: error: ")
     assert "Traceback" not in err
+
+
+def test_both_halves_of_a_character_are_one(run):
+    code, out, _ = run("rank", "q", "--format", "jsonl", stdin=b'{"text": "a", "id": "\\ud83d\\ude42"}')
+    assert (code, json.loads(out)["id"]) == (0, "🙂")
 
 
 def test_a_reader_that_stops_early_is_no_error_message():
