@@ -123,6 +123,28 @@ def test_code_for_a_better_processor_is_compiled_and_not_run(processor, name, ch
         assert changes.lstrip("+") in isa.find_problem()
 
 
+@pytest.mark.parametrize("name", ["znver4", "icelake-server"])
+@pytest.mark.parametrize("changes", ["", "-avx512f"])
+def test_a_processor_of_which_nothing_is_known_is_refused_unless_features_are_those_of_this_one(
+    processor, monkeypatch, name, changes
+):
+    # With features given, Numba compiles for all that LLVM knows of the name.
+    monkeypatch.setattr(isa.llvm, "get_host_cpu_name", lambda: "skylake-avx512")
+    processor(AVX512, granted=True, name=name, changes=changes)
+    assert f"NUMBA_CPU_NAME: found {name!r} with NUMBA_CPU_FEATURES={changes!r}, expected one" in isa.find_problem()
+    processor(AVX512, granted=True, name=name, changes=None)
+    assert isa.find_problem() is None
+    monkeypatch.setattr(isa.llvm, "get_host_cpu_name", lambda: name)
+    processor(AVX512, granted=True, name=name, changes=changes)
+    assert isa.find_problem() is None
+
+
+@pytest.mark.parametrize("name", [None, "host", "generic", "x86-64", "x86-64-v3"])
+def test_a_processor_that_is_known_may_have_features_given(processor, name):
+    processor(AVX512, granted=True, name=name, changes="")
+    assert isa.find_problem() is None
+
+
 def test_features_that_are_taken_away_are_not_used(processor):
     processor(AMX, granted=True, name=None, changes="-amx-int8,-avx512bf16")
     assert isa.detect().name == "avx512-vnni"

@@ -59,7 +59,10 @@ REQUIRED_FEATURES = {
     "neon": {"neon"},
 }
 # NUMBA_CPU_NAME makes Numba compile for another processor than this one; these are the names in use.
-FEATURES_OF_CPU_NAME = {
+FEATURES_OF_CPU_NAME: dict[str, set[str]] = {
+    "generic": set(),
+    "x86-64": set(),
+    "x86-64-v2": set(),
     "haswell": {"avx2", "fma"},
     "skylake": {"avx2", "fma"},
     "znver2": {"avx2", "fma"},
@@ -92,6 +95,12 @@ def target_features() -> set[str]:
 
 def find_problem() -> str | None:
     """Return why code that is compiled now cannot be run on this machine, or None if it can."""
+    known = {None, "host", llvm.get_host_cpu_name(), *FEATURES_OF_CPU_NAME}
+    if config.CPU_NAME not in known and config.CPU_FEATURES is not None:  # without them, Numba takes this processor's
+        return (
+            f"NUMBA_CPU_NAME: found {config.CPU_NAME!r} with NUMBA_CPU_FEATURES={config.CPU_FEATURES!r}, expected one"
+            f" of {sorted(FEATURES_OF_CPU_NAME)}, since of no other it is known what it has; unset both"
+        )
     missing = target_features() - usable_features()
     if not missing:
         return None
