@@ -145,8 +145,11 @@ class Scorer:
     def find_long(self, pairs: Sequence[Pair], max_length: int) -> list[int]:
         """Return the positions of the pairs that have more tokens than `max_length`."""
         budget = max_length - self.tokenizer.template.num_special
-        tokens = tokenize(pairs, self.tokenizer, max_length + 1)
-        return [i for i, (first, second) in enumerate(tokens) if len(first) + len(second) > budget]
+        found: list[int] = []
+        for start in range(0, len(pairs), CHUNK):
+            tokens = tokenize(pairs[start : start + CHUNK], self.tokenizer, max_length + 1)
+            found += [i for i, (first, second) in enumerate(tokens, start) if len(first) + len(second) > budget]
+        return found
 
 
 class Step(NamedTuple):

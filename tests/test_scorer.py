@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numbert import BackendError, CrossEncoder, InputError, NonFiniteScoreError
+from numbert.engine import scorer as scorer_module
+from numbert.engine import tokenization
 from numbert.engine.scorer import CHUNK, FIRST_CHUNK
 from recording_backend import (
     SPEC,
@@ -241,6 +243,20 @@ def test_find_long_names_the_pairs_that_are_cut():
     scorer = make_scorer(RecordingBackend())
     pairs = [("9", "8 " * count) for count in (1, 15, 16, 17, 40)]
     assert scorer.find_long(pairs, 20) == [3, 4]  # 16 and the query and three special tokens are 20
+
+
+def test_find_long_holds_the_ids_of_a_chunk_at_most(monkeypatch):
+    sizes = []
+
+    def tokenize(pairs, *rest):
+        sizes.append(len(pairs))
+        return tokenization.tokenize(pairs, *rest)
+
+    monkeypatch.setattr(scorer_module, "CHUNK", 2)
+    monkeypatch.setattr(scorer_module, "tokenize", tokenize)
+    pairs = [("9", "8 " * count) for count in (1, 17, 16, 15, 40)]
+    assert make_scorer(RecordingBackend()).find_long(pairs, 20) == [1, 4]
+    assert sizes == [2, 2, 1]
 
 
 # ---- what a kernel may not be given
