@@ -16,6 +16,8 @@ from .inputs import Pair
 from .tokenization import lay_out, tokenize
 
 LOGIT_BOUND = 1e-4  # what numbert promises of float32; logits differ by 1e-5 between two correct float32 engines
+# Transformers would ask the hub for what a folder lacks, and whether to run code that the model names.
+AS_STRICT_AS_NUMBERT = {"local_files_only": True, "trust_remote_code": False}
 TIE = 2 * LOGIT_BOUND  # two pairs whose exact logits are closer than this may be ranked either way
 TOKEN_PAIRS = 5000  # 10,000 strings
 LOGIT_PAIRS = 60  # some of the same pairs; the float64 reference is slow
@@ -107,9 +109,11 @@ class _Transformers:
         except ImportError as error:
             raise BackendError(f"{error.name} is not installed") from error
         self.max_length = max_length
-        self.tokenizer = library.AutoTokenizer.from_pretrained(folder)
+        self.tokenizer = library.AutoTokenizer.from_pretrained(folder, **AS_STRICT_AS_NUMBERT)
         load = library.AutoModelForSequenceClassification.from_pretrained
-        self.model = load(folder, dtype=self.torch.float32, attn_implementation="eager").eval()
+        self.model = load(
+            folder, dtype=self.torch.float32, attn_implementation="eager", use_safetensors=True, **AS_STRICT_AS_NUMBERT
+        ).eval()
 
     def encode(self, pairs: Sequence[Pair]) -> Any:
         """Tokenize, given as lists: of two plain strings it drops the second when that is empty."""

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from unittest import mock
 
 import pytest
 from conftest import ROOT
@@ -196,6 +197,19 @@ def test_verify_says_what_it_could_not_compare(run, monkeypatch):
     assert last == "| against transformers |  | torch is not installed | not compared |"
     _, out, _ = run("verify", "--format", "json")
     assert [check["passed"] for check in json.loads(out)] == [True, True, None]
+
+
+def test_verify_lets_transformers_neither_unpickle_nor_run_code_nor_ask_the_hub(monkeypatch, tmp_path):
+    transformers = mock.MagicMock()
+    monkeypatch.setitem(sys.modules, "torch", mock.MagicMock())
+    monkeypatch.setitem(sys.modules, "transformers", transformers)
+    verify._Transformers(tmp_path, 20)
+    (tokenizer,) = transformers.AutoTokenizer.from_pretrained.call_args_list
+    (model,) = transformers.AutoModelForSequenceClassification.from_pretrained.call_args_list
+    for call in (tokenizer, model):
+        assert call.args == (tmp_path,)
+        assert (call.kwargs["local_files_only"], call.kwargs["trust_remote_code"]) == (True, False)
+    assert model.kwargs["use_safetensors"] is True
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
