@@ -44,7 +44,7 @@ from .inputs import (
 )
 from .progress import show_bar
 from .prompts import Prompts, check_prompts
-from .saving import TORCH_PATHS, list_files, save_folder
+from .saving import TORCH_PATHS, remember, save_folder
 from .scorer import Scorer
 
 logger = logging.getLogger("numbert")
@@ -181,8 +181,7 @@ class CrossEncoder:
             self.model_card_data = options.NoModelCard()
             self.model_path = checkpoint.folder
             self.config = SimpleNamespace(**{**checkpoint.config, "num_labels": checkpoint.spec.num_labels})
-            # Of these save_pretrained makes a folder.
-            self._files, self._config = list_files(checkpoint.files), checkpoint.config
+            self._loaded = remember(checkpoint.files, checkpoint.config)
             self._pad_token = checkpoint.tokenizer.pad_token
             self._num_parameters = checkpoint.weights.num_parameters()
             self._stored_as = " ".join(checkpoint.weights.stored_dtypes())
@@ -498,7 +497,7 @@ class CrossEncoder:
             target = Path(path)
         except TypeError:
             raise InputTypeError(f"path: found {describe(path)}, expected the name of a folder; pass one") from None
-        save_folder(self.model_path, self._files, self._config, target, settings, self.max_seq_length)
+        save_folder(self.model_path, self._loaded, target, settings, self.max_seq_length)
 
     def save(self, path: str | os.PathLike[str], **kwargs: Any) -> None:
         """Write the model into a folder; the same as `save_pretrained`."""

@@ -8,9 +8,9 @@ import stat
 import tempfile
 from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..loaders.files import ModelFiles
+from ..loaders.files import ModelFiles, State
 from ..loaders.spec import Config
 from ..loaders.tensors import INDEX, weight_files
 from ..loaders.tokenizer import LARGEST_FILE
@@ -34,26 +34,30 @@ TORCH_PATHS = {
 }
 
 
-def list_files(opened: ModelFiles) -> dict[str, tuple[int, int]]:
-    """Return size and time of each file of weights and vocabulary, by name: they tell whether one has been replaced."""
+class Loaded(NamedTuple):
+    """What is kept of a model's folder from loading to saving."""
+
+    files: dict[str, State]  # those that are copied, and what tells whether one has been replaced
+    config: Mapping[str, Any]  # of config.json
+    tokenizer_config: Mapping[str, Any]
+
+
+def remember(opened: ModelFiles, config: Mapping[str, Any]) -> Loaded:
+    """Return what `save_folder` must know of a folder while it is loaded."""
+    return Loaded(list_files(opened), config, Config.read_if_there(opened, "tokenizer_config.json").values)
+
+
+def list_files(opened: ModelFiles) -> dict[str, State]:
+    """Return the state of each file of weights and vocabulary, by name."""
     weights = weight_files(opened)
     index = [] if weights == ["model.safetensors"] else [INDEX]
     found = {name: opened.stat(name) for name in (*COPIED, *weights, *index)}
     return {
-        name: (status.st_size, status.st_mtime_ns)
-        for name, status in found.items()
-        if status is not None and stat.S_ISREG(status.st_mode)
+        name: State.of(status) for name, status in found.items() if status is not None and stat.S_ISREG(status.st_mode)
     }
 
 
-def save_folder(
-    source: Path,
-    files: Mapping[str, tuple[int, int]],
-    config: Mapping[str, Any],
-    target: Path,
-    settings: Mapping[str, Any],
-    max_length: int,
-) -> None:
+def save_folder(source: Path, loaded: Loaded, target: Path, settings: Mapping[str, Any], max_length: int) -> None:
     """Copy the files of a model and write down what was set since it was loaded.
 
     All files are written beside their places before the first is put there, so that a full disk leaves no half file,
@@ -63,10 +67,8 @@ def save_folder(
     ----------
     source, target : Path
         Folders; they may be the same.
-    files : mapping
-        What `list_files` returned for the source when the model was loaded.
-    config : mapping
-        Its config.json as it was loaded.
+    loaded : Loaded
+        What `remember` returned for the source when the model was loaded.
     settings : mapping
         For config_sentence_transformers.json: "activation_fn", "prompts", "default_prompt_name".
     max_length : int
@@ -79,10 +81,10 @@ def save_folder(
     ModelNotFoundError, ConfigError, WeightsError
         When files of the source are damaged or missing.
     """
-    _check_same(source, files)
-    texts = _settings_files(source, config, settings, max_length)
+    _check_same(source, loaded.files)
+    texts = _settings_files(source, loaded, settings, max_length)
     try:
-        _save(source, files, target, texts)
+        _save(source, loaded.files, target, texts)
     except SaveError:
         raise
     except OSError as error:
@@ -94,7 +96,7 @@ def save_folder(
         raise SaveError(f"path: found {show(str(target))}, expected a folder's name ({error}); give another") from None
 
 
-def _check_same(source: Path, files: Mapping[str, tuple[int, int]]) -> None:
+def _check_same(source: Path, files: Mapping[str, State]) -> None:
     with ModelFiles(source) as opened:
         if list_files(opened) != files:
             raise SaveError(
@@ -102,15 +104,11 @@ def _check_same(source: Path, files: Mapping[str, tuple[int, int]]) -> None:
             )
 
 
-def _settings_files(
-    source: Path, config: Mapping[str, Any], settings: Mapping[str, Any], max_length: int
-) -> dict[str, bytes]:
+def _settings_files(source: Path, loaded: Loaded, settings: Mapping[str, Any], max_length: int) -> dict[str, bytes]:
     """Return the contents of the files that say how a model is used, by name."""
-    with ModelFiles(source) as opened:
-        tokenizer_settings = Config.read_if_there(opened, "tokenizer_config.json").values
-    own = {name: value for name, value in config.items() if name != "sbert_ce_default_activation_function"}
+    own = {name: value for name, value in loaded.config.items() if name != "sbert_ce_default_activation_function"}
     written = {
-        "tokenizer_config.json": {**tokenizer_settings, "model_max_length": max_length},
+        "tokenizer_config.json": {**loaded.tokenizer_config, "model_max_length": max_length},
         "config.json": {**own, "sentence_transformers": {"activation_fn": settings["activation_fn"]}},
         "modules.json": MODULES,
         "sentence_bert_config.json": MODULE_SETTINGS,
@@ -135,7 +133,7 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _save(source: Path, copied: Mapping[str, tuple[int, int]], target: Path, texts: Mapping[str, bytes]) -> None:
+def _save(source: Path, copied: Mapping[str, State], target: Path, texts: Mapping[str, bytes]) -> None:
     """Make the folder, and in it all files or none."""
     made = [folder for folder in (target, *target.parents) if not folder.exists()]
     try:

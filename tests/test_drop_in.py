@@ -467,12 +467,31 @@ def test_the_configuration_that_was_loaded_is_saved(tmp_path):
     assert CrossEncoder(tmp_path / "new").predict(PAIRS[0]) == model.predict(PAIRS[0])
 
 
-@pytest.mark.parametrize("content", ["[]", "{", "[" * 100_000], ids=["list", "cut", "nest"])
-def test_a_damaged_source_is_not_saved(tmp_path, content):
+@pytest.mark.parametrize("content", ['{"do_lower_case": true}', "[]", "{", None], ids=["other", "list", "cut", "gone"])
+def test_the_settings_of_the_tokenizer_that_were_loaded_are_saved(tmp_path, content):
+    folder = copy_checkpoint("vocab-txt", tmp_path)
+    path = folder / "tokenizer_config.json"
+    edit_json(path, lambda config: config.update(do_lower_case=False))
+    model, settings = CrossEncoder(folder), json.loads(path.read_text())
+    assert (model.predict(PAIRS) != CrossEncoder(GOLDENS / "vocab-txt").predict(PAIRS)).any()
+    path.unlink() if content is None else path.write_text(content)
+    for target in (tmp_path / "new", folder, folder):  # in place, and again
+        model.save_pretrained(target)
+        assert (CrossEncoder(target).predict(PAIRS) == model.predict(PAIRS)).all()
+        assert json.loads((target / "tokenizer_config.json").read_text()) == settings
+
+
+def test_a_source_that_has_been_replaced_by_a_file_of_the_same_size_and_time_is_not_saved(tmp_path):
     folder = copy_checkpoint("narrow", tmp_path)
-    model = CrossEncoder(folder)
-    (folder / "tokenizer_config.json").write_text(content)
-    with pytest.raises(NumbertError, match="narrow"):
+    path = folder / "model.safetensors"
+    model, before = CrossEncoder(folder), path.stat()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "other").write_bytes(content)
+    os.utime(tmp_path / "other", ns=(before.st_atime_ns, before.st_mtime_ns))
+    shutil.copy2(tmp_path / "other", path)  # as cp -p
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    with pytest.raises(SaveError, match="found other files than those that were loaded"):
         model.save_pretrained(tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
