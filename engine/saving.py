@@ -77,11 +77,13 @@ def save_folder(source: Path, loaded: Loaded, target: Path, settings: Mapping[st
     Raises
     ------
     SaveError
-        When the target cannot be written, or the files of the source are not those that were loaded.
+        When the target cannot be written, or the files of the source are not those that were loaded, or one is a link
+        to a file elsewhere.
     ModelNotFoundError, ConfigError, WeightsError
         When files of the source are damaged or missing.
     """
     _check_same(source, loaded.files)
+    _follow(source, "tokenizer_config.json")  # of which the content is written again
     texts = _settings_files(source, loaded, settings, max_length)
     try:
         _save(source, loaded.files, target, texts)
@@ -123,14 +125,31 @@ def _settings_files(source: Path, loaded: Loaded, settings: Mapping[str, Any], m
         ) from error
 
 
-def _copy(source: Path, target: Path) -> None:
+def _follow(folder: Path, name: str) -> Path:
+    """Return where a file really is: in the folder, or among the files to which the links of a hub's snapshot lead.
+
+    A link that a model came with could lead to a secret of the user, who publishes the folder that was saved.
+    """
+    real = Path(os.path.realpath(folder))
+    path = Path(os.path.realpath(real / name))
+    blobs = real.parent.parent / "blobs"
+    if path.is_relative_to(real) or (real.parent.name == "snapshots" and path.is_relative_to(blobs)):
+        return path
+    raise SaveError(
+        f"{folder / name}: found a link to {path}, expected one to a file of the model; if it is one, put a copy in the"
+        " place of the link"
+    )
+
+
+def _copy(folder: Path, name: str, new: Path) -> None:
     """Copy a file; one that loading did not need may have any size."""
+    source = _follow(folder, name)
     size = source.stat().st_size
-    if size > LARGEST_FILE and source.suffix != ".safetensors":
+    if size > LARGEST_FILE and not name.endswith(".safetensors"):
         raise SaveError(
-            f"{source}: found {size} bytes, expected at most {LARGEST_FILE}; remove it, if it is not needed"
+            f"{folder / name}: found {size} bytes, expected at most {LARGEST_FILE}; remove it, if it is not needed"
         )
-    shutil.copyfile(source, target)
+    shutil.copyfile(source, new / name)
 
 
 def _save(source: Path, copied: Mapping[str, State], target: Path, texts: Mapping[str, bytes]) -> None:
@@ -147,7 +166,7 @@ def _save(source: Path, copied: Mapping[str, State], target: Path, texts: Mappin
             new.mkdir()
             old.mkdir()
             for name in () if in_place else copied:
-                _copy(source / name, new / name)
+                _copy(source, name, new)
             for name, text in texts.items():
                 (new / name).write_bytes(text)
             _check_same(source, copied)  # nobody has replaced them meanwhile

@@ -15,6 +15,7 @@ from numbert import BackendError, CrossEncoder, InputError, InputTypeError, Numb
 from numbert.engine import deprecated, saving
 from numbert.engine.activations import identity, sigmoid, tanh
 
+needs_links = pytest.mark.skipif(os.name == "nt", reason="on Windows, not everybody may make links")
 QUERY = "How many people live in Berlin?"
 PASSAGES = ["Berlin has museums.", "Berlin has 3,520,031 inhabitants.", "Rain."]
 PAIR_LIST = [(QUERY, passage) for passage in PASSAGES]
@@ -457,6 +458,67 @@ def test_a_source_that_has_been_replaced_is_not_saved(tmp_path):
     with pytest.raises(NumbertError, match="narrow"):
         model.save_pretrained(tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+LINKED = ["README.md", "LICENSE", "special_tokens_map.json", "vocab.txt", "model.safetensors", "tokenizer_config.json"]
+
+
+@needs_links
+@pytest.mark.parametrize("name", LINKED)
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path, name):
+    folder = copy_checkpoint("narrow", tmp_path)
+    secret = tmp_path / "credentials"
+    secret.write_text("{}")
+    if (folder / name).exists():
+        (folder / name).replace(secret)
+    (folder / name).symlink_to("../credentials")
+    model = CrossEncoder(folder)
+    with pytest.raises(SaveError, match=rf"{name}: found a link to {secret}, expected one to a file of the model; if"):
+        model.save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@needs_links
+def test_a_folder_whose_parent_is_named_snapshots_may_not_read_what_is_beside_its_blobs(tmp_path):
+    snapshot = copy_checkpoint("narrow", tmp_path / "repository" / "snapshots")
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "key").write_text("secret")
+    (tmp_path / "repository" / "blobs").symlink_to(tmp_path / "secrets")
+    (snapshot / "README.md").symlink_to("../../blobs/key")
+    with pytest.raises(SaveError, match=r"README\.md: found a link to .*key"):
+        CrossEncoder(snapshot).save_pretrained(tmp_path / "new")
+
+
+@needs_links
+@pytest.mark.parametrize("parent", ["snapshots", "others"])
+def test_the_links_of_a_snapshot_of_the_hub_are_followed(tmp_path, monkeypatch, parent):
+    repository = tmp_path / "models--a--b"
+    snapshot = copy_checkpoint("narrow", repository / parent)
+    # A blob has no suffix, and weights may be larger than other files.
+    monkeypatch.setattr(saving, "LARGEST_FILE", (snapshot / "model.safetensors").stat().st_size - 1)
+    (repository / "blobs").mkdir()
+    for i, path in enumerate(sorted(snapshot.iterdir())):
+        path.replace(repository / "blobs" / str(i))
+        path.symlink_to(f"../../blobs/{i}")
+    (tmp_path / "link").symlink_to(snapshot)
+    model = CrossEncoder(tmp_path / "link")
+    if parent == "snapshots":
+        model.save_pretrained(tmp_path / "new")
+        assert CrossEncoder(tmp_path / "new").predict(PAIRS[0]) == model.predict(PAIRS[0])
+        assert not [path for path in (tmp_path / "new").iterdir() if path.is_symlink()]
+    else:
+        with pytest.raises(SaveError, match="found a link to"):
+            model.save_pretrained(tmp_path / "new")
+
+
+@needs_links
+def test_a_link_inside_the_folder_is_followed(tmp_path):
+    folder = copy_checkpoint("narrow", tmp_path)
+    (folder / "tokenizer.json").replace(folder / "kept")
+    (folder / "tokenizer.json").symlink_to("kept")
+    model = CrossEncoder(folder)
+    model.save_pretrained(tmp_path / "new")
+    assert CrossEncoder(tmp_path / "new").predict(PAIRS[0]) == model.predict(PAIRS[0])
 
 
 def test_the_configuration_that_was_loaded_is_saved(tmp_path):
