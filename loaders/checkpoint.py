@@ -82,6 +82,14 @@ def load_checkpoint(name: str | os.PathLike[str] | None, **hub_options: Any) -> 
         When anything is not as it must be; nothing is guessed, nothing initialised at random.
     """
     files = ModelFiles(find_folder(name, **hub_options))
+    try:
+        return _read(files)
+    except BaseException:
+        files.close()
+        raise
+
+
+def _read(files: ModelFiles) -> Checkpoint:
     longest = read_modules(files)
     config = Config.read(files, "config.json")
     family = _family(config)
@@ -132,7 +140,7 @@ def _read_saved(files: ModelFiles, config: Config) -> Saved:
     where, activation = next((place for place in places if place[1] is not None), (None, None))
     if activation is not None and not isinstance(activation, str):
         raise ConfigError(
-            f"{where}: activation: found {activation!r}, expected the dotted path of a class; correct the file"
+            f"{where}: activation: found {activation!r:.100}, expected the dotted path of a class; correct the file"
         )
     if newer.values.get("model_type") != "CrossEncoder":  # the prompts of an embedding model are not meant for pairs
         return Saved(activation, {}, None)

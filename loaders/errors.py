@@ -27,3 +27,8 @@ class ModelChangedError(NumbertError, RuntimeError):
 
 class TokenizerError(NumbertError, ValueError):
     """A tokenizer file is missing, damaged, or does not fit the model."""
+
+
+def shown(text: str) -> str:
+    """Return a text of a stranger's for a message: short, and without characters that move a terminal's cursor."""
+    return text[:200].encode("unicode_escape").decode()

@@ -16,20 +16,31 @@ from tokenizers import Tokenizer
 GROWTH_OF_UNICODE = {"NFD": 4, "NFC": 3, "NFKD": 18, "NFKC": 18, "Lowercase": 2, "BertNormalizer": 12}
 GROWTH_OF_BYTES = {"ByteLevel": 4, "Metaspace": 2}  # a character for each byte; a mark before each word
 MOST_OF_A_STEP = 64  # characters for one
-UNCHECKED = 256  # characters for one, of all steps together: what usual tokenizers stay below, and is soon computed
+UNCHECKED = 64  # characters for one, of all steps together: what usual tokenizers stay below, and is soon computed
 MOST_OF_A_TEXT = 32  # characters for one, of a text that is checked
+LARGEST_TEXT = 1 << 27  # characters that a step may write: some gigabytes of memory
+MOST_STEPS = 64
+
+
+class Step(NamedTuple):
+    """A normalizer by itself."""
+
+    normalizer: Any
+    growth: int  # characters that it may write for one
 
 
 class Growth(NamedTuple):
     """What is known of a tokenizer's normalizer."""
 
-    steps: tuple[Any, ...]  # to be taken one by one; () where no text can become too long
+    steps: tuple[Step, ...]  # to be taken one by one; () where no text can become too long
 
     def find_excess(self, text: str) -> int | None:
         """Return the length that a text grows to, if that is too much."""
         grown = text
         for step in self.steps:
-            grown = step.normalize_str(grown)
+            if len(grown) * step.growth > LARGEST_TEXT:
+                return len(grown) * step.growth
+            grown = step.normalizer.normalize_str(grown)
             if len(grown) > MOST_OF_A_TEXT * (len(text) + MOST_OF_A_STEP):
                 return len(grown)
         return None
@@ -45,7 +56,9 @@ def measure_growth(tokenizer: Tokenizer) -> Growth:
     """
     _measure(_state(tokenizer.pre_tokenizer, "pretokenizers"), MOST_OF_A_STEP)
     normalizers = _state(tokenizer.normalizer, "normalizers")
-    return Growth(() if _measure(normalizers, None) <= UNCHECKED else tuple(map(_build, normalizers)))
+    if _measure(normalizers, None) <= UNCHECKED:
+        return Growth(())
+    return Growth(tuple(Step(_build(step), _growth(step)) for step in normalizers))
 
 
 def _state(component: Any, key: str) -> list[dict[str, Any]]:
@@ -55,11 +68,13 @@ def _state(component: Any, key: str) -> list[dict[str, Any]]:
     flat: list[dict[str, Any]] = []
     waiting = [json.loads(component.__getstate__())]
     while waiting:
-        step = waiting.pop(0)
+        step = waiting.pop()
         if step["type"] == "Sequence":
-            waiting = [*step[key], *waiting]
+            waiting += reversed(step[key])
         else:
             flat.append(step)
+        if len(flat) > MOST_STEPS:
+            raise ValueError(f"found more than {MOST_STEPS} {key}, expected some")
     return flat
 
 

@@ -6,13 +6,29 @@ further modules (pooling, dense layers) would score as if it had none, so it is 
 
 from typing import Any
 
-from .errors import ConfigError
+from .errors import ConfigError, shown
 from .files import ModelFiles
 from .spec import Config, read_json
 
 MODULES = "modules.json"
 SETTINGS = "sentence_bert_config.json"  # of the Transformer, whatever its family
+OTHER_SETTINGS = tuple(  # names that older versions gave to the same file
+    f"sentence_{family}_config.json"
+    for family in ("roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+ADAPTER = "adapter_config.json"  # says that the weights of the folder are to be changed by others
 TASK = "sequence-classification"
+OUTPUT = {"method": "forward", "method_output_name": "logits"}
+# Each setting of the Transformer, and the values with which it does what is done here.
+KNOWN_SETTINGS: dict[str, tuple[Any, ...]] = {
+    "transformer_task": (TASK,),
+    "module_output_name": ("scores", None),
+    "do_lower_case": (False, None),
+    **dict.fromkeys(("processing_kwargs", "model_kwargs", "model_args", "processor_kwargs"), ({}, None)),
+    **dict.fromkeys(("tokenizer_args", "config_kwargs", "config_args"), ({}, None)),
+    **dict.fromkeys(("query_length", "document_length", "query_expansion", "tokenizer_name_or_path"), (None,)),
+    "unpad_inputs": (True, False, None),  # nothing is padded here
+}
 
 
 def read_modules(files: ModelFiles) -> int | None:
@@ -23,8 +39,18 @@ def read_modules(files: ModelFiles) -> int | None:
     ConfigError
         When the modules are not exactly one Transformer in the folder itself, or it is set to do something else.
     """
+    if ADAPTER in files:
+        raise ConfigError(
+            f"{files.folder / ADAPTER}: found an adapter, expected none, as numbert would leave it out; merge it into"
+            " the model, with peft's merge_and_unload, and save that"
+        )
     if MODULES not in files:
         return None
+    for name in OTHER_SETTINGS:
+        if name in files:
+            raise ConfigError(
+                f"{files.folder / name}: found settings under an old name, expected {SETTINGS}; rename it"
+            )
     path, modules = files.folder / MODULES, read_json(files, MODULES)
     kinds = [_kind(module) for module in modules] if isinstance(modules, list) else [f"a JSON {type(modules).__name__}"]
     if kinds != ["Transformer"]:
@@ -49,8 +75,14 @@ def _kind(module: Any) -> str:
 
 
 def _read_settings(config: Config) -> int | None:
-    config.require("transformer_task", TASK, (TASK,), "only a head of transformers' own makes scores here")
-    config.require("do_lower_case", False, (False,), "texts are given to the tokenizer as they are")
+    for name in config.values:
+        if name in KNOWN_SETTINGS:
+            config.require(name, None, KNOWN_SETTINGS[name], "all that numbert does with a text")
+        elif name not in ("modality_config", "max_seq_length"):
+            raise config.error(shown(name), config.values[name], "no such setting")
+    texts = config.values.get("modality_config", {"text": OUTPUT})
+    if not isinstance(texts, dict) or texts.get("text") != OUTPUT:
+        raise config.error("modality_config", texts, f"{{'text': {OUTPUT}}}")
     if config.values.get("max_seq_length") is None:
         return None
     return config.integer("max_seq_length", high=1 << 20)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .errors import WeightsError
+from .errors import WeightsError, shown
 from .files import OpenFile
 
 LARGEST_HEADER = 4 * 2**20  # bytes; a BERT has fewer than 600 tensors, about 60 kB of header
@@ -47,7 +47,7 @@ class StoredTensor(NamedTuple):
     @property
     def place(self) -> str:
         """File and name, for messages."""
-        return f"{self.file.path}: tensor {self.name:.200}"
+        return f"{self.file.path}: tensor {shown(self.name)}"
 
 
 def read_header(file: OpenFile) -> list[StoredTensor]:
@@ -64,8 +64,13 @@ def read_header(file: OpenFile) -> list[StoredTensor]:
         raise _damaged(file, f"its header ends before its {length} bytes")
     try:
         entries = json.loads(content.decode(), object_pairs_hook=_without_duplicates)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise _damaged(file, f"its header is no valid JSON: {error}") from error
+    except RecursionError as error:
+        raise WeightsError(
+            f"{file.path}: found a header that is nested deeper than the call stack has room, expected three levels;"
+            " choose another model, or load it from a function that is not called so deep in a recursion"
+        ) from error
     if not isinstance(entries, dict):
         raise _damaged(file, f"its header is a JSON {type(entries).__name__}")
     entries.pop("__metadata__", None)
@@ -107,18 +112,18 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _read_entry(file: OpenFile, name: str, entry: Any, first: int) -> StoredTensor:
     """Check what the header says of one tensor by itself."""
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= set(entry):
-        raise _damaged(file, f"tensor {name:.200} lacks dtype, shape or data_offsets")
+        raise _damaged(file, f"tensor {shown(name)} lacks dtype, shape or data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BITS:
         raise WeightsError(
-            f"{file.path}: tensor {name:.200}: found dtype {dtype!r:.40}, expected one of {sorted(STORED_DTYPES)};"
+            f"{file.path}: tensor {shown(name)}: found dtype {dtype!r:.40}, expected one of {sorted(STORED_DTYPES)};"
             " convert the model"
         )
     if not _all_counts(shape) or len(shape) > MOST_DIMENSIONS or not _all_counts(offsets) or len(offsets) != 2:
-        raise _damaged(file, f"tensor {name:.200} has a shape or data_offsets that are no lists of counts")
+        raise _damaged(file, f"tensor {shown(name)} has a shape or data_offsets that are no lists of counts")
     start, stop = offsets
     if math.prod(shape) * BITS[dtype] != (stop - start) * 8:
-        raise _damaged(file, f"tensor {name:.200} has {stop - start} bytes, its shape and dtype need another number")
+        raise _damaged(file, f"tensor {shown(name)} has {stop - start} bytes, its shape and dtype need another number")
     return StoredTensor(file, name, dtype, tuple(shape), first + start, first + stop)
 
 
@@ -132,7 +137,7 @@ def _check_coverage(file: OpenFile, tensors: list[StoredTensor], first: int) -> 
     for tensor in sorted(tensors, key=lambda tensor: (tensor.start, tensor.stop)):
         if tensor.start != end:
             raise _damaged(
-                file, f"tensor {tensor.name:.200} begins at byte {tensor.start}, the data before it ends at {end}"
+                file, f"tensor {shown(tensor.name)} begins at byte {tensor.start}, the data before it ends at {end}"
             )
         end = tensor.stop
     if end != file.size:

@@ -1,26 +1,35 @@
 """From a model's name to a folder on this machine: the embedded model, a local folder, or a model of the hub."""
 
 import contextlib
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 from .errors import ModelIsFileError, ModelNotFoundError, NumbertError
 from .files import ModelFiles
+from .modules import ADAPTER, OTHER_SETTINGS, SETTINGS
 from .tensors import weight_files
 
+logger = logging.getLogger("numbert")
 EMBEDDED_MODEL = "tiny-reranker"
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / EMBEDDED_MODEL
 HUB_ORGANIZATION = "cross-encoder"  # of names without a slash, as in sentence-transformers
 
 # All that is ever downloaded. Pickled weights (*.bin, *.pt) run code when read: they are not even fetched.
-HUB_FILES = [
-    "config.json",
+MEANINGFUL_FILES = [  # that a model need not have, and that change its scores if it has them
     "config_sentence_transformers.json",
     "modules.json",
-    "sentence_bert_config.json",
-    "tokenizer.json",
+    SETTINGS,
+    *OTHER_SETTINGS,
+    ADAPTER,
+    "added_tokens.json",
     "tokenizer_config.json",
+]
+HUB_FILES = [
+    *MEANINGFUL_FILES,
+    "config.json",
+    "tokenizer.json",
     "special_tokens_map.json",
     "vocab.txt",
     "vocab.json",
@@ -53,7 +62,8 @@ def find_folder(
         organization, ``cross-encoder/`` is put in front), or None for the embedded model.
     cache_folder, revision, local_files_only, token
         For the hub, as in huggingface_hub. The default of `cache_folder` is SENTENCE_TRANSFORMERS_HOME if set, else
-        the hub's own cache. A complete snapshot in the cache is used without asking the hub.
+        the hub's own cache. A snapshot in the cache is used without
+        asking the hub if it is complete: each file is there, or the hub is known not to have it.
 
     Raises
     ------
@@ -139,14 +149,25 @@ def _from_hub(
         "token": token,
         "allow_patterns": HUB_FILES,
     }
-    folder = _find_in_cache(arguments)
-    if folder is not None:
-        return folder
-    if local_files_only:
+    cached = _find_in_cache(arguments)
+    unknown = [] if cached is None else _never_asked_for(cached)
+    if cached is not None and not unknown:
+        return cached
+    if local_files_only and cached is None:
         raise ModelNotFoundError(
             f"{where}: not in the local cache, and local_files_only=True forbids a download; allow it once"
         )
-    folder = _download(arguments, where)
+    try:
+        folder = cached if local_files_only and cached else _download(arguments, where)
+    except ModelNotFoundError:
+        if cached is None:
+            raise
+        folder = cached
+    if folder == cached and unknown:
+        logger.warning(
+            "%s: another program put it into the cache, and nobody has asked the hub for %s, which could change its"
+            " scores; load it once with a connection", where, ", ".join(unknown),
+        )  # fmt: skip
     missing = missing_files(folder)
     if missing:
         raise ModelNotFoundError(
@@ -163,7 +184,7 @@ def _find_in_cache(arguments: dict[str, Any]) -> Path | None:
 
     try:
         folder = Path(huggingface_hub.snapshot_download(**arguments, local_files_only=True))
-    except LocalEntryNotFoundError:
+    except (LocalEntryNotFoundError, PermissionError, UnicodeError):  # the last two: a damaged cache
         return None
     except HFValidationError as error:
         raise ModelNotFoundError(
@@ -179,13 +200,39 @@ def _find_in_cache(arguments: dict[str, Any]) -> Path | None:
     return folder
 
 
+def _never_asked_for(folder: Path) -> list[str]:
+    """Name the files that are not in a snapshot and of which the cache does not say either that the hub has none.
+
+    Other programs put into the cache what they need themselves. The hub's client notes under .no_exist what a revision
+    was found not to have.
+    """
+    known_absent = folder.parents[1] / ".no_exist" / folder.name
+    return [
+        name
+        for name in MEANINGFUL_FILES
+        if not os.path.exists(folder / name) and not os.path.exists(known_absent / name)
+    ]
+
+
+def _note_absent(folder: Path) -> None:
+    """Note what a snapshot that was just downloaded does not have, as the hub's client does."""
+    known_absent = folder.parents[1] / ".no_exist" / folder.name
+    with contextlib.suppress(OSError):  # a cache that cannot be written to: the hub is asked again next time
+        known_absent.mkdir(parents=True, exist_ok=True)
+        for name in MEANINGFUL_FILES:
+            if not os.path.exists(folder / name):
+                (known_absent / name).touch()
+
+
 def _download(arguments: dict[str, Any], where: str) -> Path:
     """Download what is not yet in the cache, and return the snapshot's folder."""
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(huggingface_hub.snapshot_download(**arguments))
+        folder = Path(huggingface_hub.snapshot_download(**arguments))
+        _note_absent(folder)
+        return folder
     except Exception as error:  # no connection, offline mode, a full disk: its HTTP libraries share no base of errors
         if isinstance(error, HfHubHTTPError) and not isinstance(error, LocalEntryNotFoundError):
             problem = "the hub refused"

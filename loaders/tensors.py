@@ -14,7 +14,7 @@ from numpy import float32
 from numpy.typing import NDArray
 
 from .encoder_names import TensorTable
-from .errors import WeightsError
+from .errors import WeightsError, shown
 from .files import ModelFiles
 from .safetensors import STORED_DTYPES, StoredTensor, read_header
 from .spec import read_json
@@ -126,11 +126,9 @@ def _check_names(where: Path, found: set[str], needed: set[str], ignored: tuple[
     unexpected = sorted(name for name in found - needed if not name.startswith(ignored))
     for problem, names in (("lacks", missing), ("has more than config.json promises:", unexpected)):
         if names:
-            shown = ", ".join(f"{name:.200}" for name in names[:5]) + (
-                f" and {len(names) - 5} more" if len(names) > 5 else ""
-            )
+            some = ", ".join(map(shown, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             raise WeightsError(
-                f"{where}: {problem} {shown}; expected exactly the {len(needed)} tensors of the configuration. Either"
+                f"{where}: {problem} {some}; expected exactly the {len(needed)} tensors of the configuration. Either"
                 " config.json is of another model, or the model has no classification head and is no cross-encoder"
             )
 

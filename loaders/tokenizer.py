@@ -5,6 +5,8 @@ The `tokenizers` library turns one text into token ids. The template of a pair a
 truncates the calls of other threads. tokenizer.json is taken as published.
 """
 
+import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -22,10 +24,13 @@ ROBERTAS_SPECIAL = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>",
 CLASSES_OF_VOCABULARY = ("Bert", "Electra", "DistilBert", "PreTrained")  # the last names no class in particular
 CLASSES_WITHOUT_TYPES = ("Roberta", "XLMRoberta", "Camembert", "MPNet", "DistilBert")
 FEW_TEXTS = 4
+MANY_TEXTS = 64
 LARGEST_FILE = 64 * 2**20  # bytes; a tokenizer.json of 250,000 words takes 17 MB
+MOST_ADDED_TOKENS = 20_000  # the library compares each with all before it
 LONGEST_WORD = 1000  # characters; WordPiece takes time that grows with the cube of it, and BERT's is 100
 # A pair shows the template; two with other words, and other numbers of them, show whether it was understood; the last
 # has characters that are rarely in a vocabulary, on which no tokenizer must fail.
+NORMALIZED = re.compile(r'"normalized"\s*:\s*true')
 TEMPLATE_PAIR = ("a", "a")
 PROBES = (("one", "two three"), ("four five six", "7"), ("\u9f98", "\U0001f9ff"))
 
@@ -59,8 +64,10 @@ class PairTokenizer(NamedTuple):
 
         The library shares the texts out among threads of its own, unless they are few or `on_one_thread` forbids it.
         """
-        # For a few texts, waking threads would take longer than the texts.
-        batches = [[text] for text in texts] if on_one_thread or len(texts) <= FEW_TEXTS else [texts]
+        # For a few texts, waking threads would take longer than the texts. More are given in parts, between which an
+        # interrupt is seen.
+        size = 1 if on_one_thread or len(texts) <= FEW_TEXTS else MANY_TEXTS
+        batches = [texts[start : start + size] for start in range(0, len(texts), size)]
 
         def encode() -> list[list[int]]:
             encoded = (self.tokenizer.encode_batch_fast(batch, add_special_tokens=False) for batch in batches)
@@ -90,6 +97,7 @@ def load_tokenizer(files: ModelFiles, vocab_size: int, num_token_types: int) -> 
         )
     path, tokenizer = _make_tokenizer(files, config)
     _check_model(path, tokenizer)
+    _check_added_tokens(files, config, tokenizer)
     growth = _guard(path, lambda: measure_growth(tokenizer))
     for text in (*TEMPLATE_PAIR, *(text for pair in PROBES for text in pair)):
         _check_growth(path, growth, text)
@@ -112,13 +120,62 @@ def _make_tokenizer(files: ModelFiles, config: Config) -> tuple[Path, Tokenizer]
 
     if "tokenizer.json" in files:
         path = files.folder / "tokenizer.json"
-        return path, _guard(path, lambda: Tokenizer.from_str(content(path.name)))
+        return path, _guard(path, lambda: _from_json(path, content(path.name)))
     if "vocab.txt" in files:
         path = files.folder / "vocab.txt"
         return path, _guard(path, lambda: _from_vocabulary(path, content(path.name), config))
     path = files.folder / "merges.txt"
     vocabulary = Config.read(files, "vocab.json", LARGEST_FILE)
     return path, _guard(path, lambda: _from_merges(vocabulary, content(path.name), config))
+
+
+def _from_json(path: Path, content: str) -> Tokenizer:
+    """Read a tokenizer.json, and prove first that the library can read it in reasonable time.
+
+    The library normalizes those added tokens that say so while it reads the file, before anyone can look at the
+    normalizer. So a file with such tokens is first read without them. (Most have none, which is seen without parsing
+    them, as long as no name is written in escapes.)
+    """
+    plain = "\\u" not in content
+    if plain and content.count('"normalized"') <= MOST_ADDED_TOKENS and not NORMALIZED.search(content):
+        return Tokenizer.from_str(content)
+    settings = json.loads(content)
+    added = settings.get("added_tokens") or [] if isinstance(settings, dict) else []
+    if len(added) > MOST_ADDED_TOKENS:
+        raise ValueError(f"found {len(added)} added tokens, expected at most {MOST_ADDED_TOKENS}")
+    growth = measure_growth(Tokenizer.from_str(json.dumps({**settings, "added_tokens": []})))
+    for token in added if growth.steps else ():
+        _check_growth(path, growth, str(token.get("content")))
+    return Tokenizer.from_str(content)
+
+
+def _check_added_tokens(files: ModelFiles, config: Config, tokenizer: Tokenizer) -> None:
+    """Refuse tokens that transformers adds from other files, and that the tokenizer does not have already."""
+    added = Config.read_if_there(files, "added_tokens.json")
+    pairs: list[tuple[Path, Any, Any]] = [(added.path, token, number) for token, number in added.values.items()]
+    for number, token in _items(config, "added_tokens_decoder"):
+        content = token.get("content") if isinstance(token, dict) else token
+        pairs.append((config.path, content, int(number) if number.isdecimal() else number))
+    for key in ("additional_special_tokens", "extra_special_tokens"):
+        for _, token in _items(config, key):
+            content = token.get("content") if isinstance(token, dict) else token
+            pairs.append((config.path, content, tokenizer.token_to_id(content) if isinstance(content, str) else None))
+    for path, token, number in pairs:
+        if not isinstance(token, str) or number is None or tokenizer.token_to_id(token) != number:
+            raise TokenizerError(
+                f"{path}: found a token {token!a:.100} with id {number!a:.20} that the tokenizer lacks or numbers"
+                " otherwise, expected those of tokenizer.json; let transformers load the tokenizer and save it"
+            )
+
+
+def _items(config: Config, key: str) -> list[tuple[str, Any]]:
+    """Return the items of a setting that is an object or a list."""
+    values = config.values.get(key) or {}
+    if isinstance(values, list):
+        values = {str(i): value for i, value in enumerate(values)}
+    if not isinstance(values, dict):
+        raise config.error(key, values, "an object or a list")
+    return list(values.items())
 
 
 def _check_growth(path: Path, growth: Growth, text: str) -> None:
@@ -234,8 +291,8 @@ def _from_vocabulary(path: Path, content: str, config: Config) -> Tokenizer:
     kind = str(config.values.get("tokenizer_class", "Bert"))
     if not kind.startswith(CLASSES_OF_VOCABULARY):
         raise TokenizerError(
-            f"{path}: found tokenizer_class {kind!r}, expected BERT's; others need a tokenizer.json: let transformers"
-            " load the tokenizer and save it"
+            f"{path}: found tokenizer_class {kind!r:.100}, expected BERT's; others need a tokenizer.json: let"
+            " transformers load the tokenizer and save it"
         )
     tokens = content.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     vocabulary = {token: i for i, token in enumerate(tokens) if token or i < len(tokens) - 1}

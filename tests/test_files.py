@@ -158,9 +158,10 @@ def test_descriptors_are_given_back(folder):
     before = descriptors()
     CrossEncoder(folder, backend="reference")
     (folder / "config.json").write_text("{")
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError) as caught:
         CrossEncoder(folder, backend="reference")
-    assert descriptors() == before
+    assert descriptors() == before  # although the error, with the frames that it came through, is still there
+    del caught
 
 
 CHANGES = {

@@ -200,6 +200,35 @@ def test_a_model_in_the_cache_is_loaded_without_any_request(hub, load):
     assert not hub.requests
 
 
+def forget_what_is_absent(cache) -> list[Path]:
+    """Leave the cache as a program does that asked for what it needed itself."""
+    marks = [path for path in Path(cache).rglob(".no_exist/*/*") if path.is_file()]
+    for mark in [*marks, *Path(cache).rglob("trees/*.json")]:  # the latter are listings that newer clients keep
+        mark.unlink()
+    return marks
+
+
+def test_what_another_program_put_into_the_cache_is_completed(hub, load, repositories, tmp_path):
+    expected = load(NARROW, cache_folder=str(tmp_path))
+    assert forget_what_is_absent(tmp_path)
+    (repositories[NARROW]["main"][1] / "modules.json").write_text('[{"type": "sentence_transformers.models.Dense"}]')
+    try:
+        hub.requests.clear()
+        result = load(NARROW, cache_folder=str(tmp_path))
+        assert "expected exactly one Transformer" in result["message"]
+    finally:
+        (repositories[NARROW]["main"][1] / "modules.json").unlink()
+    assert expected["score"]
+
+
+def test_without_a_connection_what_another_program_put_there_is_used_with_a_warning(hub, load, tmp_path):
+    expected = load(NARROW, cache_folder=str(tmp_path))
+    forget_what_is_absent(tmp_path)
+    hub.requests.clear()
+    assert load(NARROW, cache_folder=str(tmp_path), local_files_only=True) == expected
+    assert not hub.requests
+
+
 def test_a_bare_name_is_one_of_the_organization_cross_encoder(hub, load):
     assert load("narrow")["score"] == load(NARROW)["score"]
     load("unknown")

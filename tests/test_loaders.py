@@ -13,6 +13,7 @@ from hostile_pairs import PAIRS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numbert import ConfigError, CrossEncoder, ModelNotFoundError, NumbertError, TokenizerError, WeightsError
+from numbert.loaders import expansion
 from numbert.loaders import tokenizer as tokenizer_module
 from numbert.loaders.checkpoint import load_checkpoint
 from numbert.loaders.expansion import measure_growth
@@ -427,6 +428,11 @@ def test_modules_that_would_be_left_out_are_refused_by_name(folder, modules, mes
     [
         ({"transformer_task": "feature-extraction"}, "transformer_task: found 'feature-extraction', expected"),
         ({"do_lower_case": True}, "do_lower_case: found True, expected False"),
+        ({"processing_kwargs": {"text": {"max_length": 9}}}, "processing_kwargs: found {'text': {'max_length': 9}}"),
+        ({"module_output_name": "other"}, "module_output_name: found 'other', expected 'scores'"),
+        ({"modality_config": {"text": {"method": "embed"}}}, "modality_config: found {'text': {'method': 'embed'}}"),
+        ({"modality_config": 3}, "modality_config: found 3"),
+        ({"something": 3}, "something: found 3, expected no such setting"),
         ({"max_seq_length": 0}, "max_seq_length: found 0, expected an integer from 1"),
         ([], "found a JSON list, expected an object"),
     ],
@@ -442,6 +448,17 @@ def test_the_length_that_the_one_module_is_set_to_is_followed(folder, longest, e
     (folder / "modules.json").write_text(json.dumps([TRANSFORMER]))
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": longest}))
     assert CrossEncoder(folder, backend="reference").max_seq_length == expected
+
+
+def test_settings_under_an_old_name_are_not_left_out(folder):
+    (folder / "modules.json").write_text(json.dumps([TRANSFORMER]))
+    (folder / "sentence_roberta_config.json").write_text("{}")
+    refused(folder, ConfigError, "sentence_roberta_config.json: found settings under an old name")
+
+
+def test_an_adapter_is_not_left_out(folder):
+    (folder / "adapter_config.json").write_text("{}")
+    refused(folder, ConfigError, "adapter_config.json: found an adapter, expected none")
 
 
 # ---- tokenizer
@@ -541,6 +558,75 @@ def test_a_chain_that_doubles_the_text_again_and_again_is_refused_for_the_text_t
 def test_a_chain_that_doubles_what_every_model_is_tried_with_is_refused_at_load(folder, character):
     edit_json(folder / "tokenizer.json", at("normalizer", value=double(character, 33)))
     refused(folder, TokenizerError, "found a normalizer that makes")
+
+
+def added(content: str, number: int = 0, **flags: bool) -> dict:
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    return {"id": number, "content": content, **plain, **flags}
+
+
+@pytest.mark.parametrize("escaped", [False, True])
+def test_an_added_token_that_the_library_would_normalize_while_it_reads_the_file_is_looked_at_before(folder, escaped):
+    edit_json(folder / "tokenizer.json", at("normalizer", value=double("z", 33)))
+    edit_json(folder / "tokenizer.json", at("added_tokens", value=[added("z", normalized=True)]))
+    if escaped:  # a name that is written in escapes is not seen in the text
+        path = folder / "tokenizer.json"
+        path.write_text(path.read_text().replace('"normalized"', '"normali\\u007aed"'))
+    refused(folder, TokenizerError, "found a normalizer that makes")
+
+
+def test_added_tokens_are_few_since_the_library_compares_each_with_all(folder):
+    tokens = [added(f"<{i}>", i) for i in range(20_001)]
+    edit_json(folder / "tokenizer.json", at("added_tokens", value=tokens))
+    refused(folder, TokenizerError, "tokenizer.json", "found 20001 added tokens, expected at most 20000")
+
+
+def test_chains_have_few_steps(folder):
+    steps = {"type": "Sequence", "normalizers": [{"type": "NFC"}] * 65}
+    edit_json(folder / "tokenizer.json", at("normalizer", value=steps))
+    refused(folder, TokenizerError, "found more than 64 normalizers, expected some")
+
+
+def test_a_step_is_not_taken_that_could_fill_the_memory(folder, monkeypatch):
+    monkeypatch.setattr(expansion, "LARGEST_TEXT", 1000)
+    edit_json(folder / "tokenizer.json", at("normalizer", value=double("z", 10)))
+    model = CrossEncoder(folder, backend="reference")
+    with pytest.raises(TokenizerError, match="found a normalizer that makes 2000 characters of a text of 1000"):
+        model.predict(("b" * 1000, "efgh"))
+
+
+ADDED_ELSEWHERE = {
+    "added_tokens.json": ("added_tokens.json", {"<new>": 77}),
+    "another number": ("added_tokens.json", {"[SEP]": 77}),
+    "decoder": ("tokenizer_config.json", {"added_tokens_decoder": {"77": {"content": "<new>"}}}),
+    "special": ("tokenizer_config.json", {"additional_special_tokens": ["<new>"]}),
+    "no token": ("tokenizer_config.json", {"extra_special_tokens": {"a": 3}}),
+}
+
+
+@pytest.mark.parametrize(("name", "values"), ADDED_ELSEWHERE.values(), ids=ADDED_ELSEWHERE)
+def test_tokens_that_transformers_would_add_from_other_files_are_refused(folder, name, values):
+    path = folder / name
+    path.write_text(json.dumps({**(json.loads(path.read_text()) if path.exists() else {}), **values}))
+    refused(folder, TokenizerError, f"{name}: found a token")
+
+
+def test_tokens_of_other_files_that_the_tokenizer_has_are_fine(folder):
+    number = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]["[SEP]"]
+    (folder / "added_tokens.json").write_text(json.dumps({"[SEP]": number}))
+    more = {"added_tokens_decoder": {str(number): {"content": "[SEP]"}}, "additional_special_tokens": ["[SEP]"]}
+    edit_json(folder / "tokenizer_config.json", lambda config: config.update(more))
+    load_checkpoint(folder)
+    edit_json(folder / "tokenizer_config.json", lambda config: config.update(additional_special_tokens=3))
+    refused(folder, ConfigError, "additional_special_tokens: found 3, expected an object or a list")
+
+
+def test_names_of_tensors_move_no_cursor(folder):
+    edit_tensors(folder / "model.safetensors", lambda tensors: tensors.update({"\x1b[2J": np.zeros(1, np.float32)}))
+    with pytest.raises(WeightsError) as caught:
+        load_checkpoint(folder)
+    assert "\x1b" not in str(caught.value)
+    assert "\\x1b[2J" in str(caught.value)
 
 
 def test_a_chain_that_stays_within_bounds_gives_the_tokens_that_the_library_gives(folder):
