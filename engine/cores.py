@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
 CAPACITY = "/sys/devices/system/cpu/cpu{}/cpu_capacity"
 FULL_SPEED = 1024  # of the fastest cores, in Linux' numbers
 
@@ -33,7 +34,17 @@ _current_core = _find_current_core()
 def usable_cores() -> int:
     """Return the number of cores that this process may use: of its affinity, and as many as its quota pays for."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(math.ceil(min(cores, quota(CGROUP))), 1)
+    return max(math.ceil(min(cores, *map(quota, own_cgroups()))), 1)
+
+
+def own_cgroups() -> list[Path]:
+    """Return the folders of the control groups that this process is in, the innermost first, the root last."""
+    inner = Path()
+    with contextlib.suppress(OSError):
+        for line in MEMBERSHIP.read_text().splitlines():
+            if line.startswith("0::"):  # cgroup v2
+                inner = Path(line.removeprefix("0::").strip("/"))
+    return [CGROUP / inner, *(CGROUP / parent for parent in inner.parents)]
 
 
 def quota(cgroup: Path) -> float:
@@ -70,7 +81,8 @@ def current_core() -> int | None:
 def choose_cores(count: int, taken: Collection[int]) -> list[int | None]:
     """Choose cores for the helpers of the calling thread: its own and those that are taken are left out.
 
-    The fastest come first; among equals each process begins at another one, as it knows nothing of the others.
+    The fastest come first, among equals the one behind the caller's own: processes know nothing of each other, but
+    their callers run on different cores.
 
     Returns
     -------
@@ -84,7 +96,7 @@ def choose_cores(count: int, taken: Collection[int]) -> list[int | None]:
         allowed = sorted(os.sched_getaffinity(0))  # of the calling thread
     except OSError:  # where it is forbidden
         return [None] * count
-    start = os.getpid() % len(allowed)
+    start = allowed.index(own) + 1 if own in allowed else 0
     free = [core for core in allowed[start:] + allowed[:start] if core != own and core not in taken]
     free.sort(key=lambda core: -speed_of(core))
     return [*free[:count], *[None] * (count - len(free))]

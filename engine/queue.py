@@ -46,9 +46,14 @@ class Chunk:
 
     def wait(self) -> None:
         """Wait until all results are there, or raise what prevented one."""
-        self._running.acquire()
-        if self._error is not None:
-            raise self._error
+        while not self._running.acquire(timeout=0.1):  # on Windows, no interrupt ends a wait without a limit
+            pass
+        error, self._error = self._error, None  # an error leads back here, and would keep all of this in memory
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error
 
     def call_at_end(self, callback: Callable[[], object]) -> None:
         """Call a function when waiting would be over, on the thread that ends it; at once if it is over."""
@@ -87,7 +92,7 @@ class Chunk:
             self._end()
 
     def fail(self, error: BaseException) -> None:
-        """End the waiting with an error."""
+        """End the waiting with an error, unless it has ended before."""
         self._end(error)
 
     def _end(self, error: BaseException | None = None) -> None:

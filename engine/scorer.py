@@ -134,10 +134,12 @@ class Scorer:
 
         scoring = _Scoring(self, pairs, max_length, batch_size, windows)
         steps = scoring.steps(may_compute=False)
+        left = scoring.num_distinct
         try:
-            while (step := await asyncio.to_thread(next, steps, None)) is not None:
+            while left:
+                step = await asyncio.to_thread(next, steps)
                 await _end_of(step.chunk)
-                scoring.collect(step)
+                left -= scoring.collect(step)
         finally:
             scoring.cancel()
         return scoring.logits()
@@ -147,7 +149,8 @@ class Scorer:
         budget = max_length - self.tokenizer.template.num_special
         found: list[int] = []
         for start in range(0, len(pairs), CHUNK):
-            tokens = tokenize(pairs[start : start + CHUNK], self.tokenizer, max_length + 1)
+            chunk = pairs[start : start + CHUNK]
+            tokens = tokenize(chunk, self.tokenizer, max_length + 1, on_one_thread=crew().is_busy)
             found += [i for i, (first, second) in enumerate(tokens, start) if len(first) + len(second) > budget]
         return found
 

@@ -50,7 +50,8 @@ def tokenize(
     encoded = tokenizer.encode([beginning(text, budget) for text in texts], on_one_thread)
     ids = dict(zip(texts, encoded, strict=True))
     cut = [text for text in texts if len(text) > CHARACTERS_PER_TOKEN * budget]
-    _encode_the_rest(cut, pairs, ids, tokenizer, budget)
+    whole = _find_undecided(cut, pairs, ids, budget)
+    ids.update(zip(whole, tokenizer.encode(whole, on_one_thread), strict=True))
     result = []
     for query, passage in pairs:
         first, second = ids[query], ids[passage]
@@ -90,10 +91,8 @@ def beginning(text: str, budget: int) -> str:
     return text
 
 
-def _encode_the_rest(
-    cut: Sequence[str], pairs: Sequence[Pair], ids: dict[str, list[int]], tokenizer: PairTokenizer, budget: int
-) -> None:
-    """Encode as a whole those long texts whose beginning does not decide how their pairs are truncated.
+def _find_undecided(cut: Sequence[str], pairs: Sequence[Pair], ids: dict[str, list[int]], budget: int) -> list[str]:
+    """Return those long texts whose beginning does not decide how their pairs are truncated.
 
     It decides if it fills the budget and the other text of the pair is shorter than half: then the other is kept, and
     this one cut to the rest. Otherwise the true lengths are compared.
@@ -104,9 +103,7 @@ def _encode_the_rest(
         for text, other in (pair, pair[::-1]):
             if text in suspects and len(ids[other]) >= budget // 2:
                 whole |= {text, other} & suspects
-    if whole:
-        texts = list(whole)
-        ids.update(zip(texts, tokenizer.encode(texts), strict=True))
+    return list(whole)
 
 
 def truncate_longest_first(first: int, second: int, budget: int) -> tuple[int, int]:

@@ -36,6 +36,7 @@ SHARDS_OF_A_TEAM = 2  # full shards for each member, at most: so long does a cal
 # time that the shard took; never after a shard of a single call: this delays neither a lone caller nor a long call.
 SHARE_OF_WAITING = 1 / 16
 MOST_WAITING = 0.002  # seconds
+LONGEST_SLEEP = 0.01  # seconds, while pairs wait for a calling thread to be done
 LAST_WAIT = 5.0  # seconds that the end of the program gives the threads for their last shards
 
 
@@ -75,7 +76,7 @@ class Lane:
         self.shares = shares
         self._make_team = make_team
         self.forget()
-        _lanes.add(self)
+        _all_lanes.add(self)
 
     def forget(self) -> None:
         """Forget what waits, and the buffers of those who compute."""
@@ -94,8 +95,18 @@ class Lane:
             return self._make_team(size)
 
     def take_back(self, team: list[Any]) -> None:
-        """Keep the workspaces of a team for the next. (Those that met an error are not given back.)"""
-        self._teams.setdefault(len(team), []).append(team)
+        """Keep the workspaces of a team for the next. (Those that met an error are not given back.)
+
+        Teams of all sizes together have at most two workspaces for each thread; those of a size that was not used for
+        the longest time go first.
+        """
+        teams = self._teams.pop(len(team), [])
+        self._teams[len(team)] = [*teams, team]  # the last used is the last
+        while sum(size * len(kept) for size, kept in self._teams.items()) > 2 * max(self.num_threads, len(team)):
+            oldest = next(iter(self._teams))
+            self._teams[oldest].pop()
+            if not self._teams[oldest]:
+                del self._teams[oldest]
 
 
 class Seat:
@@ -188,7 +199,11 @@ class Job:
 
     def abandon(self) -> None:
         """Let the helpers go, wherever its leader was interrupted."""
-        self._failures.append(KeyboardInterrupt())
+        with self._lock:
+            if len(self._left) == self.size:
+                return  # all have gone, and others may have the team by now
+            self._failures.append(KeyboardInterrupt())
+        self._fail(KeyboardInterrupt())
         self._begin()
 
     def _begin(self) -> None:
@@ -215,13 +230,15 @@ class Job:
                 raise
 
     def _give_results(self) -> None:
-        if not self._failures:
+        failures, self._failures = self._failures, []  # an error leads back here, and would keep the model in memory
+        if not failures:
             self.lane.take_back(self._team)
             self.shard.deliver(np.concatenate([self._logits[i] for i in range(self.size)]))
             return
         alone = self.shard.split()
         if len(alone) == 1:
-            raise self._failures[0]
+            self.shard.fail(failures[0])
+            return
         for shard in alone:  # whose fault was it?
             Job(self.lane, shard).lead()
 
@@ -268,8 +285,10 @@ class Crew:
     def cancel(self, lane: Lane, call: Call) -> None:
         """Take the pairs of a call that have not begun out of the queue."""
         with self._lock:
-            lane.queue.remove(call)
-            self._drop_if_empty(lane)
+            try:
+                lane.queue.remove(call)
+            finally:
+                self._drop_if_empty(lane)
 
     def compute_now(self, lane: Lane, call: Call, chunk: Chunk) -> bool:
         """Compute a chunk on the calling thread, helped by idle ones, if it is small and nothing waits.
@@ -282,7 +301,12 @@ class Crew:
         job = Job(lane, Shard([]))
         try:
             with self._lock:
-                if self._lanes or self._room(lane) < 1 or len(chunk.tokens) > call.batch_size:
+                if (
+                    self._lanes
+                    or self._room(lane) < 1
+                    or len(chunk.tokens) > call.batch_size
+                    or self._someone_lingers()
+                ):
                     return False
                 size = self._team_size(lane, chunk.size)
                 if chunk.size > lane.most_of(size):
@@ -296,8 +320,9 @@ class Crew:
             job.abandon()
             raise
         finally:
+            led = job in self._led_by_callers
             self._led_by_callers.discard(job)
-            if self._lanes:
+            if led and self._lanes:
                 with self._lock:
                     self._wake_one()
         return True
@@ -339,7 +364,9 @@ class Crew:
                 if job is not None or self._closed:
                     return job
                 seat.asleep = True
-            seat.sleep(left if left > 0 else -1)
+                # A caller that computes wakes a thread when it is done, unless it is interrupted just then.
+                idle = LONGEST_SLEEP if self._lanes and self._led_by_callers else -1
+            seat.sleep(left if left > 0 else idle)
 
     # ---- in all that follows the lock is held
 
@@ -348,6 +375,8 @@ class Crew:
         for lane in list(self._lanes):
             self._lanes.rotate(-1)
             waiting = lane.queue.size
+            if not waiting:
+                self._drop_if_empty(lane)
             if not waiting or self._room(lane) < 1:
                 continue
             # Pairs that had to wait have company, and as soon as this thread is busy the next come: two threads with a
@@ -397,9 +426,14 @@ class Crew:
             job.helpers.append(seat)
             seat.member, seat.core, seat.speed, seat.job = member, core, speed_of(core), job
 
+    def _someone_lingers(self) -> bool:
+        """Tell whether a thread waits for callers who come back."""
+        now = time.monotonic()
+        return any(seat.is_free and seat.expected and now < seat.deadline for seat in self._threads.values())
+
     def _wake_one(self) -> None:
-        """Let one more thread look for work, if one is idle."""
-        for seat in self._threads.values():
+        """Let one more thread look for work, if one is idle; one that waits for callers only if there is no other."""
+        for seat in sorted(self._threads.values(), key=lambda seat: seat.deadline):
             if seat.is_free:
                 seat.wake()
                 seat.asleep = False
@@ -430,7 +464,7 @@ def _ending() -> BackendError:
 
 # ---- one crew for this process
 
-_lanes: "weakref.WeakSet[Lane]" = weakref.WeakSet()
+_all_lanes: "weakref.WeakSet[Lane]" = weakref.WeakSet()
 _crew: Crew | None = None
 _crew_lock = threading.Lock()
 
@@ -453,7 +487,7 @@ def _after_fork_in_child() -> None:
     """Forget threads that this process does not have, and what waited for them."""
     global _crew, _crew_lock
     _crew, _crew_lock = None, threading.Lock()
-    for lane in list(_lanes):
+    for lane in list(_all_lanes):
         lane.forget()
 
 

@@ -13,12 +13,11 @@ needs_affinity = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason
 
 @pytest.fixture
 def machine(monkeypatch, tmp_path):
-    """Pretend to have eight cores, to be on core 2, and to be process 0; return what else can be pretended."""
+    """Pretend to have eight cores and to be on core 2; return what else can be pretended."""
 
-    def pretend(allowed=range(8), own=2, process=0, capacities=()):
+    def pretend(allowed=range(8), own=2, capacities=()):
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(allowed), raising=False)
         monkeypatch.setattr(cores, "_current_core", lambda: own)
-        monkeypatch.setattr(os, "getpid", lambda: process)
         monkeypatch.setattr(cores, "CAPACITY", str(tmp_path / "cpu{}"))
         for core, capacity in enumerate(capacities):
             (tmp_path / f"cpu{core}").write_text(f"{capacity}\n")
@@ -33,7 +32,7 @@ def machine(monkeypatch, tmp_path):
 
 def test_helpers_get_neither_the_core_of_the_one_that_they_help_nor_one_that_is_taken(machine):
     machine()
-    assert choose_cores(3, {0, 4}) == [1, 3, 5]
+    assert choose_cores(3, {0, 4}) == [3, 5, 6]
 
 
 def test_those_for_whom_no_core_is_left_stay_where_the_system_puts_them(machine):
@@ -49,22 +48,22 @@ def test_only_cores_of_the_calling_thread_are_chosen(machine):
     assert choose_cores(1, ()) == [None]
 
 
-@pytest.mark.parametrize(("process", "chosen"), [(8, [0, 1, 3]), (3, [3, 4, 5]), (15, [7, 0, 1]), (10, [3, 4, 5])])
-def test_other_processes_begin_at_other_cores(machine, process, chosen):
-    machine(process=process)
+@pytest.mark.parametrize(("own", "chosen"), [(2, [3, 4, 5]), (6, [7, 0, 1]), (7, [0, 1, 2])])
+def test_the_first_is_the_one_behind_the_callers_own(machine, own, chosen):
+    machine(own=own)
     assert choose_cores(3, ()) == chosen
 
 
-def test_two_processes_of_two_threads_meet_on_the_same_core_only_by_chance(machine):
+def test_helpers_of_callers_on_different_cores_do_not_meet(machine):
     chosen = set()
-    for process in range(100, 108):
-        machine(process=process)
+    for own in range(8):
+        machine(own=own)
         chosen |= set(choose_cores(1, ()))
-    assert len(chosen) == 7  # all but their own
+    assert len(chosen) == 8
 
 
-def test_the_fastest_cores_come_first_whatever_the_process(machine):
-    machine(capacities=[446, 446, 1024, 446, 1024, 871, 871, 446], process=3)
+def test_the_fastest_cores_come_first(machine):
+    machine(capacities=[446, 446, 1024, 446, 1024, 871, 871, 446])
     assert choose_cores(7, ()) == [4, 5, 6, 3, 7, 0, 1]
 
 
@@ -157,6 +156,19 @@ def test_the_quota_of_a_control_group(tmp_path, files, expected):
 def test_usable_are_the_cores_of_the_affinity_that_the_quota_pays_for(monkeypatch, tmp_path, affinity, limit, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(3, 3 + affinity)), raising=False)
     monkeypatch.setattr(cores, "CGROUP", folder_of(tmp_path, {"cpu.max": f"{limit} 100000"}))
+    monkeypatch.setattr(cores, "MEMBERSHIP", tmp_path / "none")
+    assert usable_cores() == expected
+
+
+@pytest.mark.parametrize(("inner", "expected"), [("", 8), ("a.slice/b.service", 2), ("a.slice", 3), ("gone", 8)])
+def test_the_quota_of_a_service_is_found_where_the_system_says_that_it_is(monkeypatch, tmp_path, inner, expected):
+    for folder, limit in (("a.slice", "300000"), ("a.slice/b.service", "200000")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "cpu.max").write_text(f"{limit} 100000\n")
+    (tmp_path / "cgroup").write_text(f"1:name=systemd:/other\n0::/{inner}\n")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.setattr(cores, "CGROUP", tmp_path)
+    monkeypatch.setattr(cores, "MEMBERSHIP", tmp_path / "cgroup")
     assert usable_cores() == expected
 
 

@@ -248,7 +248,7 @@ def test_find_long_names_the_pairs_that_are_cut():
 def test_find_long_holds_the_ids_of_a_chunk_at_most(monkeypatch):
     sizes = []
 
-    def tokenize(pairs, *rest):
+    def tokenize(pairs, *rest, **settings):
         sizes.append(len(pairs))
         return tokenization.tokenize(pairs, *rest)
 

@@ -115,10 +115,12 @@ class Workspace(Buffers):
             return
         expected = self._meetings * self._team.size
         arrive(self._team.arrivals)
-        while not await_arrivals(self._team.arrivals, expected, SPINS):
+        spins = SPINS
+        while not await_arrivals(self._team.arrivals, expected, spins):
             if self._team.broken:
                 raise RuntimeError("another thread of this computation failed")
             time.sleep(NAP)
+            spins = 1  # who is so late has lost its core, and perhaps needs this one
 
     def leave(self) -> None:
         """Tell the members that wait, or will wait, that this one does not come; the team can do nothing more."""
