@@ -53,6 +53,8 @@ class Callers(RuleBasedStateMachine):
         self.call_of: dict[Chunk, Call] = {}
         self.begun: list[Shard] = []
         self.times: dict[int, int] = {}  # that each pair was taken
+        self.failed: dict[Chunk, Exception] = {}  # the first error of each that has one
+        self.complete: set[Chunk] = set()
         self.turns_left: dict[Call, int] = {}  # shards within which a call that waits begins one
 
     def those_that_wait(self) -> list[Call]:
@@ -129,6 +131,25 @@ class Callers(RuleBasedStateMachine):
         shard = self.begun.pop(data.draw(st.integers(0, len(self.begun) - 1)))
         shard.deliver(np.array(numbers_of(shard.tokens), np.float32)[:, None])
 
+    @precondition(lambda self: self.begun)
+    @rule(data=st.data())
+    def fail(self, data):
+        shard, error = self.begun.pop(data.draw(st.integers(0, len(self.begun) - 1))), ValueError(len(self.failed))
+        shard.fail(error)
+        for part in shard.parts:
+            self.failed.setdefault(part.chunk, error)
+
+    @invariant()
+    def a_chunk_ends_with_its_own_first_error_or_with_all_its_results(self):
+        for chunk in [chunk for chunk in self.waiting if is_done(chunk) and chunk not in self.complete]:
+            self.complete.add(chunk)
+            if chunk in self.failed:
+                with pytest.raises(ValueError, match=f"^{self.failed[chunk]}$"):
+                    chunk.wait()
+            else:
+                chunk.wait()
+        assert set(self.failed) <= self.complete
+
     @invariant()
     def the_size_is_what_waits(self):
         assert self.queue.size == sum(sum(pairs.values()) for pairs in self.waiting.values())
@@ -139,7 +160,7 @@ class Callers(RuleBasedStateMachine):
     def a_chunk_is_done_when_all_its_pairs_are_there_and_each_is_in_its_place(self):
         for chunk in self.waiting:
             there = chunk.logits[:, 0] == numbers_of(chunk.tokens)
-            assert is_done(chunk) == there.all()
+            assert is_done(chunk) == (there.all() or chunk in self.failed)
             assert (there | np.isnan(chunk.logits[:, 0])).all()
 
     def teardown(self):
