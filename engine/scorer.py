@@ -234,12 +234,13 @@ class _Scoring:
             crew().cancel(self._scorer._lane, self._call)
 
     def _submit(self, pairs: Sequence[Pair], start: int, alone: bool) -> Step:
-        parts = self._tokenize(pairs)
+        lane, threads = self._scorer._lane, crew()
+        with threads.let_tokenize(self._call):
+            parts = self._tokenize(pairs)
         tokens = [token_pair for group in parts for token_pair in group]
         special = self._scorer.tokenizer.template.num_special
         lengths = [len(first) + len(second) + special for first, second in tokens]
         chunk = Chunk(tokens, lengths, np.empty((len(tokens), self._result.shape[1]), self._dtype))
-        lane, threads = self._scorer._lane, crew()
         if not (alone and threads.compute_now(lane, self._call, chunk)):
             threads.submit(lane, self._call, chunk)
             if self._cancelled:  # by another thread, meanwhile

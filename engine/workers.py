@@ -18,7 +18,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -259,11 +259,29 @@ class Crew:
         self._threads: dict[threading.Thread, Seat] = {}
         self._led_by_callers: set[Job] = set()
         self._closed = False
+        self._tokenizing: weakref.WeakSet[Call] = weakref.WeakSet()  # calls whose threads are in the tokenizer
 
     @property
     def is_busy(self) -> bool:
         """Whether anything is computed or waits for it."""
         return bool(self._lanes or self._led_by_callers) or any(seat.job for seat in list(self._threads.values()))
+
+    @contextlib.contextmanager
+    def let_tokenize(self, call: Call) -> Iterator[None]:
+        """Note that the calling thread is in the tokenizer: see `close`.
+
+        Raises
+        ------
+        BackendError
+            When the program is about to end, and this is not the thread that ends it.
+        """
+        self._tokenizing.add(call)
+        try:
+            if self._closed and threading.current_thread() is not threading.main_thread():
+                raise _ending()
+            yield
+        finally:
+            self._tokenizing.discard(call)
 
     def submit(self, lane: Lane, call: Call, chunk: Chunk) -> None:
         """Let the pairs of a chunk wait to be computed.
@@ -328,7 +346,11 @@ class Crew:
         return True
 
     def close(self) -> None:
-        """Compute nothing more: calls that wait end with an error, and the threads end."""
+        """Compute nothing more: calls that wait end with an error, and the threads end.
+
+        Threads that are in the tokenizer are waited for as well: some versions of it abort the process when Python has
+        ended before they come back.
+        """
         with self._lock:
             self._closed = True
             left = [chunk for lane in self._lanes for chunk in lane.queue.clear()]
@@ -339,6 +361,8 @@ class Crew:
         deadline = time.monotonic() + LAST_WAIT
         for thread in list(self._threads):
             thread.join(max(deadline - time.monotonic(), 0))
+        while self._tokenizing and time.monotonic() < deadline:
+            time.sleep(0.001)
 
     # ---- what the threads do
 
