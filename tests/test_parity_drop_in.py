@@ -64,12 +64,20 @@ def test_their_evaluator_gives_the_same_metrics():
     rng = np.random.default_rng(0)
     texts = [passage for _, passage in PAIRS[150:]]
     samples = [
-        {"query": PAIRS[i][0] or "q", "positive": [texts[i]], "negative": list(rng.choice(texts, 9))} for i in range(40)
+        {"query": PAIRS[i][0] or "q", "positive": [texts[i]], "negative": list(rng.choice(texts, 9))} for i in range(80)
     ]
-    evaluator = CrossEncoderRerankingEvaluator(samples, at_k=10, name="pairs", show_progress_bar=False)
     theirs = sentence_transformers.CrossEncoder(
         str(ROOT / "loaders/embedded/tiny-reranker"), device="cpu", model_kwargs={"dtype": "float32"}
     )
+
+    def is_decided(sample) -> bool:
+        """Whether no two scores are nearer than two right engines may be; theirs differ even for equal passages."""
+        scores = theirs.predict([(sample["query"], text) for text in sample["positive"] + sample["negative"]])
+        return np.diff(np.sort(scores)).min() > 2e-4
+
+    samples = [sample for sample in samples if is_decided(sample)]
+    assert len(samples) >= 20
+    evaluator = CrossEncoderRerankingEvaluator(samples, at_k=10, name="pairs", show_progress_bar=False)
     expected, got = evaluator(theirs), evaluator(CrossEncoder())
     assert set(got) == set(expected)
     assert len(got) >= 3
