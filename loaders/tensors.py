@@ -109,7 +109,8 @@ def weight_files(files: ModelFiles) -> list[str]:
     names = sorted({str(name) for name in weight_map.values()})
     for name in names:
         # A path would let a downloaded model read files elsewhere on this machine.
-        if name != os.path.basename(name) or "\\" in name or not name.endswith(".safetensors"):
+        plain = name == os.path.basename(name) and "\\" not in name and name.isprintable()
+        if not plain or not name.endswith(".safetensors"):
             raise WeightsError(
                 f"{index}: weight_map: found file {name!a:.200}, expected a plain name ending in .safetensors;"
                 " do not trust this model"

@@ -139,7 +139,13 @@ def _from_json(path: Path, content: str) -> Tokenizer:
     plain = "\\u" not in content
     if plain and content.count('"normalized"') <= MOST_ADDED_TOKENS and not NORMALIZED.search(content):
         return Tokenizer.from_str(content)
-    settings = json.loads(content)
+    try:
+        settings = json.loads(content)
+    except RecursionError as error:
+        raise TokenizerError(
+            f"{path}: found JSON that is nested deeper than the call stack has room, expected some levels; choose"
+            " another model, or load it from a function that is not called so deep in a recursion"
+        ) from error
     added = settings.get("added_tokens") or [] if isinstance(settings, dict) else []
     if len(added) > MOST_ADDED_TOKENS:
         raise ValueError(f"found {len(added)} added tokens, expected at most {MOST_ADDED_TOKENS}")
