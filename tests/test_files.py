@@ -329,6 +329,20 @@ def test_weights_whose_squares_leave_float32_are_no_score(folder, backend, dtype
         CrossEncoder(folder, backend=backend, dtype=dtype).predict(PAIR)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("name", ["xlm-roberta", "electra", "distilbert"])  # tanh, GELU and ReLU hide what is infinite
+def test_sums_of_the_head_that_leave_float32_are_no_score(tmp_path, backend, name):
+    folder = copy_checkpoint(name, tmp_path)
+
+    def spoil(tensors):
+        last = max(key for key in tensors if key.endswith(("output.LayerNorm.bias", "output_layer_norm.bias")))
+        tensors[last][:] = -3.4e38
+
+    edit_tensors(folder / "model.safetensors", spoil)
+    with pytest.raises(NonFiniteScoreError):
+        CrossEncoder(folder, backend=backend).predict(PAIR)
+
+
 def test_a_folded_bias_beyond_float32_is_no_warning_and_no_score(folder):
     def spoil(tensors):
         tensors["bert.encoder.layer.0.attention.self.value.bias"][:] = 3e38

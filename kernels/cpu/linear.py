@@ -134,6 +134,7 @@ def head(
     linear_rows(x, 0, rows, dense, operand, pooled)
     for i in range(0, pooled.size, LANES):
         value = load(pooled, i)
+        value = value + (value - value)  # NaN of what has left float32: the activations would hide it
         if activation == TANH:
             store(pooled, i, tanh(value))
         elif activation == GELU:
