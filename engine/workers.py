@@ -202,8 +202,9 @@ class Job:
         with self._lock:
             if len(self._left) == self.size:
                 return  # all have gone, and others may have the team by now
-            self._failures.append(KeyboardInterrupt())
-        self._fail(KeyboardInterrupt())
+            self._failures.append(KeyboardInterrupt())  # before anyone else can go, and give the team back
+        for workspace in self._team[:1]:
+            workspace.leave()
         self._begin()
 
     def _begin(self) -> None:
