@@ -67,12 +67,13 @@ def _gelu(value: Any, old: Any) -> Any:
 
 @device_function
 def _tanh(value: Any, old: Any) -> Any:
-    return math.tanh(value)
+    return math.tanh(value + (value - value))  # NaN of an infinity, which it would hide
 
 
 @device_function
 def _relu(value: Any, old: Any) -> Any:
-    return max(value, float32(0)) if value == value else value  # NaN stays NaN
+    finite = value + (value - value)  # or NaN, which stays NaN
+    return max(finite, float32(0)) if finite == finite else finite
 
 
 FINISH = {NONE: _same, ADD: _add, GELU: _gelu, TANH: _tanh, RELU: _relu}
