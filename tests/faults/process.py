@@ -8,6 +8,7 @@ by one on the same kernel cache without a fault: it must give the right score.
 
 # ruff: noqa: T201, E402 - it prints what it finds
 import argparse
+import importlib
 import json
 import os
 import random
@@ -33,10 +34,9 @@ def score() -> str:
 
 def be_child(what: str) -> None:
     """Score while something fails, or count the calls; print the score, or the error's class."""
-    import numba
-    import tokenizers  # noqa: F401
-
-    numba.njit(lambda x: x)(1)  # how the libraries themselves are imported and begin is not what is tried
+    # How the libraries themselves are imported and begin is not what is tried.
+    importlib.import_module("tokenizers")
+    importlib.import_module("numba").njit(lambda x: x)(1)
 
     if what == "count":
         with count() as calls:

@@ -26,8 +26,8 @@ class Rude:
     def _refuse(self, *args: Any) -> Any:
         raise ForeignError
 
-    __iter__ = __len__ = __getitem__ = __bool__ = __eq__ = __index__ = __int__ = __float__ = __array__ = _refuse  # type: ignore[assignment]
-    __repr__ = __str__ = __call__ = __fspath__ = _refuse  # type: ignore[assignment]
+    __iter__ = __len__ = __getitem__ = __bool__ = __eq__ = __index__ = __int__ = __float__ = __array__ = _refuse
+    __repr__ = __str__ = __call__ = __fspath__ = _refuse
     __hash__ = object.__hash__
 
 
