@@ -20,7 +20,7 @@ from . import bert, distilbert, electra, mpnet, roberta
 from .encoder_names import tensor_table
 from .errors import ConfigError
 from .files import ModelFiles
-from .modules import read_modules
+from .modules import SETTINGS, read_modules
 from .source import find_folder
 from .spec import Config, ModelSpec
 from .tensors import Weights, open_weights
@@ -98,7 +98,7 @@ def _read(files: ModelFiles) -> Checkpoint:
     tokenizer = load_tokenizer(files, spec.vocab_size, spec.num_token_types)
     _check_template(config, spec, tokenizer.template)
     if longest is not None:
-        tokenizer = tokenizer._replace(max_length=max(longest, tokenizer.template.num_special + 1))
+        tokenizer = tokenizer._replace(max_length=_check_length(files, longest, tokenizer.template))
     return Checkpoint(files, spec, weights, tokenizer, _read_saved(files, config), config.values)
 
 
@@ -117,6 +117,14 @@ def _family(config: Config) -> ModuleType:
     if architectures is not None and architectures != [expected]:
         raise config.error("architectures", architectures, f"['{expected}'], a model with a classification head")
     return family
+
+
+def _check_length(files: ModelFiles, longest: int, template: PairTemplate) -> int:
+    """Refuse a length that leaves no token for text; the tokenizers library would then cut nothing off at all."""
+    if longest <= template.num_special:
+        config = Config(files.folder / SETTINGS, {})
+        raise config.error("max_seq_length", longest, f"more than the {template.num_special} special tokens of a pair")
+    return longest
 
 
 def _check_template(config: Config, spec: ModelSpec, template: PairTemplate) -> None:

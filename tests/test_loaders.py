@@ -434,6 +434,7 @@ def test_modules_that_would_be_left_out_are_refused_by_name(folder, modules, mes
         ({"modality_config": 3}, "modality_config: found 3"),
         ({"something": 3}, "something: found 3, expected no such setting"),
         ({"max_seq_length": 0}, "max_seq_length: found 0, expected an integer from 1"),
+        ({"max_seq_length": 3}, "max_seq_length: found 3, expected more than the 3 special tokens of a pair"),
         ([], "found a JSON list, expected an object"),
     ],
 )
@@ -443,7 +444,7 @@ def test_settings_of_the_one_module_that_numbert_does_not_follow_are_refused(fol
     refused(folder, ConfigError, "sentence_bert_config.json: ", message)
 
 
-@pytest.mark.parametrize(("longest", "expected"), [(None, 64), (40, 40), (1, 4), (1000, 64)])
+@pytest.mark.parametrize(("longest", "expected"), [(None, 64), (40, 40), (4, 4), (1000, 64)])
 def test_the_length_that_the_one_module_is_set_to_is_followed(folder, longest, expected):
     (folder / "modules.json").write_text(json.dumps([TRANSFORMER]))
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": longest}))
