@@ -12,8 +12,8 @@ import numpy as np
 from numpy import float32
 from numpy.typing import NDArray
 
-from . import options
 from .activations import Activation, as_activation, softmax
+from .drop_in import options
 from .errors import BackendError, InputError, InputTypeError, NonFiniteScoreError
 from .inputs import (
     Pair,

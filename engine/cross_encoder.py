@@ -9,7 +9,7 @@
       encoder         the forward pass
     activations   logits -> scores
 
-deprecated, options and prompts hold what sentence-transformers' interface has besides.
+drop_in holds what sentence-transformers' interface has besides.
 """
 
 import copy
@@ -24,12 +24,14 @@ from typing import Any
 
 from ..loaders.checkpoint import load_checkpoint
 from ..loaders.spec import ModelSpec
-from . import options
 from .activations import BY_NAME, Activation, choose_activation
 from .backend import describe_backend
 from .calls import ScoringCall, finish, predicting, ranking
 from .cores import usable_cores
-from .deprecated import accept_old_call, accept_old_constructor, warn_once
+from .drop_in import options
+from .drop_in.deprecated import accept_old_call, accept_old_constructor, warn_once
+from .drop_in.prompts import Prompts, check_prompts
+from .drop_in.saving import TORCH_PATHS, remember, save_folder
 from .errors import InputError, InputTypeError
 from .inputs import (
     Pair,
@@ -43,8 +45,6 @@ from .inputs import (
     show,
 )
 from .progress import show_bar
-from .prompts import Prompts, check_prompts
-from .saving import TORCH_PATHS, remember, save_folder
 from .scorer import Scorer
 
 logger = logging.getLogger("numbert")

@@ -12,8 +12,8 @@ import pytest
 from checkpoints import FAMILIES, GOLDENS, copy_checkpoint, edit_json
 from hostile_pairs import PAIRS
 from numbert import BackendError, CrossEncoder, InputError, InputTypeError, NumbertError, SaveError
-from numbert.engine import deprecated, saving
 from numbert.engine.activations import identity, sigmoid, tanh
+from numbert.engine.drop_in import deprecated, saving
 
 needs_links = pytest.mark.skipif(os.name == "nt", reason="on Windows, not everybody may make links")
 QUERY = "How many people live in Berlin?"

@@ -9,8 +9,8 @@ import sys
 import pytest
 from checkpoints import copy_checkpoint
 from numbert import ConfigError, CrossEncoder, ModelNotFoundError, WeightsError
-from numbert.engine import saving
 from numbert.engine.cores import choose_cores, stay_on
+from numbert.engine.drop_in import saving
 from numbert.engine.errors import SaveError
 from numbert.loaders.checkpoint import load_checkpoint
 from numbert.loaders.errors import ModelChangedError

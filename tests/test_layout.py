@@ -20,7 +20,8 @@ def relative_imports(path: Path) -> list[tuple[str, ...]]:
         if isinstance(node, ast.ImportFrom) and node.level:
             base = package[: len(package) - node.level + 1]
             module = base + tuple((node.module or "").split(".") if node.module else ())
-            found += [module] if node.module else [(*module, alias.name) for alias in node.names]
+            found += [module] if node.module else []
+            found += [(*module, alias.name) for alias in node.names]  # modules, or names inside one
     return found
 
 

@@ -4,9 +4,9 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..errors import InputError, InputTypeError
+from ..inputs import check_flag, check_text, show
 from .deprecated import warn_once
-from .errors import InputError, InputTypeError
-from .inputs import check_flag, check_text, show
 
 logger = logging.getLogger("numbert")
 

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from .inputs import show
+from ..inputs import show
 
 logger = logging.getLogger("numbert")
 F = TypeVar("F", bound=Callable[..., Any])

@@ -4,8 +4,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from .errors import InputError, InputTypeError
-from .inputs import check_text, show
+from ..errors import InputError, InputTypeError
+from ..inputs import check_text, show
 
 logger = logging.getLogger("numbert")
 

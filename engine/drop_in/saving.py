@@ -10,12 +10,12 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..loaders.files import ModelFiles, State
-from ..loaders.spec import Config
-from ..loaders.tensors import INDEX, weight_files
-from ..loaders.tokenizer import LARGEST_FILE
-from .errors import SaveError
-from .inputs import show
+from ...loaders.files import ModelFiles, State
+from ...loaders.spec import Config
+from ...loaders.tensors import INDEX, weight_files
+from ...loaders.tokenizer import LARGEST_FILE
+from ..errors import SaveError
+from ..inputs import show
 
 COPIED = ("README.md", "LICENSE", "tokenizer.json", "vocab.txt", "special_tokens_map.json", "vocab.json", "merges.txt")
 READ_BEFORE_OTHERS = ("model.safetensors", INDEX, "tokenizer.json", "vocab.txt", "merges.txt")
