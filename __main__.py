@@ -6,7 +6,7 @@ import sys
 def main() -> int:
     """Run the command line and return its exit code; 130 when it is interrupted, be it while modules are imported."""
     try:
-        from .engine.cli import main as run
+        from .engine.tools.cli import main as run
 
         return run()
     except KeyboardInterrupt:

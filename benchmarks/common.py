@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from numbert.engine.cores import usable_cores
-from numbert.engine.machine import load_average, processor_name
+from numbert.engine.tools.machine import load_average, processor_name
 from numbert.loaders.source import find_folder
 
 Pairs = list[tuple[str, str]]

@@ -17,7 +17,7 @@ from common import Setting, forget_own_folder, machine_lines, make_pairs, positi
 from engines import Engine, Mode, numbert_engine, sentence_transformers_engines
 from numbert import BackendError
 from numbert.engine.cores import usable_cores
-from numbert.engine.phases import useful_flop
+from numbert.engine.tools.phases import useful_flop
 from numbert.loaders.checkpoint import load_checkpoint
 from random_base import open_model
 from rerank import TOLERANCES, largest_difference, pair_lengths

@@ -31,10 +31,10 @@ from common import (
 from engines import PRECISIONS, Engine, load_engines
 from graphs import Logits
 from machine import processor_features, restart_with_avx2
-from numbert.engine.bench import peak_gflops_of_a_thread
 from numbert.engine.cores import usable_cores
-from numbert.engine.phases import useful_flop
 from numbert.engine.tokenization import tokenize
+from numbert.engine.tools.bench import peak_gflops_of_a_thread
+from numbert.engine.tools.phases import useful_flop
 from numbert.kernels.cpu.isa import ISA
 from numbert.loaders.checkpoint import Checkpoint, load_checkpoint
 from random_base import open_model

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import record_goldens
-from numbert.engine.verify import Check, verify
+from numbert.engine.tools.verify import Check, verify
 from record_goldens import Shape
 
 PAGE = Path(__file__).parents[1] / "docs" / "parity.md"

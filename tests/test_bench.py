@@ -6,10 +6,10 @@ import threading
 import pytest
 from numbert import CrossEncoder
 from numbert.engine import scorer
-from numbert.engine.bench import bench, make_pairs
-from numbert.engine.cli import main
 from numbert.engine.errors import InputError
-from numbert.engine.phases import (
+from numbert.engine.tools.bench import bench, make_pairs
+from numbert.engine.tools.cli import main
+from numbert.engine.tools.phases import (
     BETWEEN,
     OF_THE_SCORER,
     PHASES,

@@ -11,9 +11,10 @@ from unittest import mock
 
 import pytest
 from conftest import ROOT
-from numbert.engine import cli, progress, records, verify
-from numbert.engine.cli import main
+from numbert.engine import progress, records
 from numbert.engine.errors import BackendError
+from numbert.engine.tools import cli, verify
+from numbert.engine.tools.cli import main
 
 BERLIN = str(ROOT / "docs" / "berlin.txt")
 QUERY = "How many people live in Berlin?"

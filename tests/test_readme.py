@@ -62,7 +62,7 @@ def test_what_there_is_no_release_of_is_not_installed_by_its_name():
 
 
 def test_readme_names_every_command():
-    from numbert.engine.cli import make_parser
+    from numbert.engine.tools.cli import make_parser
 
     commands = next(action for action in make_parser()._actions if action.choices).choices
     block = README.partition("## Command line")[2]

@@ -13,15 +13,15 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from .. import __version__
-from ..loaders.errors import NumbertError
-from ..loaders.source import EMBEDDED_MODEL
+from ... import __version__
+from ...loaders.errors import NumbertError
+from ...loaders.source import EMBEDDED_MODEL
+from ..cross_encoder import CrossEncoder
+from ..errors import InputError, ParityError
+from ..inputs import Pair
+from ..progress import show_bar, show_lines
+from ..records import Row, print_rows, read_records
 from .bench import bench, make_pairs, phase_table
-from .cross_encoder import CrossEncoder
-from .errors import InputError, ParityError
-from .inputs import Pair
-from .progress import show_bar, show_lines
-from .records import Row, print_rows, read_records
 from .verify import verify
 
 BETTER_MODEL = "cross-encoder/ms-marco-MiniLM-L6-v2"

@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from ..loaders.spec import ModelSpec
-from . import scorer
-from .backend import choose_backend
-from .errors import InputError
+from ...loaders.spec import ModelSpec
+from .. import scorer
+from ..backend import choose_backend
+from ..errors import InputError
 
 FORWARD = "forward"  # all of a forward pass: the kernels in it, and what lies between them
 BETWEEN = "Python between the kernels"

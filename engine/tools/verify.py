@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .cross_encoder import CrossEncoder
-from .errors import BackendError
-from .inputs import Pair
-from .tokenization import lay_out, tokenize
+from ..cross_encoder import CrossEncoder
+from ..errors import BackendError
+from ..inputs import Pair
+from ..tokenization import lay_out, tokenize
 
 LOGIT_BOUND = 1e-4  # what numbert promises of float32; logits differ by 1e-5 between two correct float32 engines
 # Transformers would ask the hub for what a folder lacks, and whether to run code that the model names.

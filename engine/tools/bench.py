@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from .cores import usable_cores
-from .cross_encoder import CrossEncoder
-from .errors import InputError
-from .inputs import Pair, check_count
+from ..cores import usable_cores
+from ..cross_encoder import CrossEncoder
+from ..errors import InputError
+from ..inputs import Pair, check_count
+from ..tokenization import tokenize
 from .machine import load_average, processor_name
 from .phases import Phase, profile, useful_flop_of_phases
-from .tokenization import tokenize
 
 WORDS = (
     "the a of and in to is was for on with by from at one two three first last old new small large long cold warm"
@@ -155,7 +155,7 @@ def _speed(seconds: Sequence[float], lengths: Sequence[int], flop: float) -> dic
 
 def peak_gflops_of_a_thread(num_threads: int) -> float:
     """Return what one thread can multiply and add while all do, and share clock, power and perhaps a core."""
-    from ..kernels.cpu import peak  # here, because it imports Numba
+    from ...kernels.cpu import peak  # here, because it imports Numba
 
     def rate(_: int) -> float:
         data = peak.start_values()
