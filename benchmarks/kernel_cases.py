@@ -10,16 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 from numbert.kernels.cpu import linear, peak
-from numbert.kernels.cpu.attention import attend
-from numbert.kernels.cpu.elementwise import add_and_normalize, embed
+from numbert.kernels.cpu.attention import attend, scratch_size
+from numbert.kernels.cpu.elementwise import embed, normalize_rows
 from numbert.kernels.cpu.isa import LANES, TILE_ROWS, TILE_WIDTH
 from numbert.kernels.cpu.linear import ROW_BLOCK
 from numbert.kernels.cpu.micro_kernel import tile
 from numbert.kernels.cpu.operands import Operand
-from numbert.kernels.cpu.packing import aligned_empty, fill_up, pack_linear, pack_norm, round_up
+from numbert.kernels.cpu.packing import aligned_empty, fill_up, pack_linear, pack_norm
+from numbert.kernels.cpu.positions import ScoreRule
 from numbert.kernels.cpu.simd import load, store
 from numbert.kernels.cpu.vector_math import exp, gelu, tanh
-from numbert.kernels.parameters import LayerNorm, Linear
+from numbert.kernels.parameters import FeedForward, Linear, Norm, Stream
 from numbert.kernels.reference import blocks as reference
 from numpy import float32, float64, int32, int64
 from numpy.typing import NDArray
@@ -66,8 +67,8 @@ def _linear(outputs: int, inputs: int) -> Linear:
     return Linear(_normal(outputs, inputs, scale=1 / math.sqrt(inputs)), _normal(outputs))
 
 
-def _layer_norm(size: int) -> LayerNorm:
-    return LayerNorm(_normal(size, scale=0.3) + float32(1), _normal(size), 1e-12)
+def _layer_norm(size: int) -> Norm:
+    return Norm(_normal(size, scale=0.3) + float32(1), _normal(size), 1e-12)
 
 
 def _difference(result: Array, expected: Array) -> float:
@@ -124,9 +125,10 @@ def _linear_cases(model: str, c: int, f: int, heads: int) -> list[Case]:
 def _project_heads_case(model: str, c: int, heads: int) -> Case:
     layer, x = _linear(2 * c, c), _normal(TOKENS, c)
     packed, out = pack_linear(layer, "float32"), aligned_empty(2 * heads, TOKENS + TILE_WIDTH, c // heads)
+    places = np.zeros(0, int64)
 
     def run() -> None:
-        linear.project_heads(x, packed, UNUSED, out, 0)
+        linear.project_heads(x, places, packed, None, 0, UNUSED, out, 0)
 
     def error() -> float:
         run()
@@ -158,7 +160,7 @@ def _residual_case(model: str, c: int) -> Case:
     x, product = fill_up(given, *given.shape), aligned_empty(ROW_BLOCK, c)
 
     def run() -> None:
-        linear.linear_residual_norm(a, packed, packed_norm, UNUSED, product, x)
+        linear.linear_residual_norm(a, packed, packed_norm, UNUSED, product, Stream(x, x))
 
     def error() -> float:
         x[...] = given
@@ -170,17 +172,18 @@ def _residual_case(model: str, c: int) -> Case:
 
 def _feed_forward_case(model: str, c: int, f: int) -> Case:
     up, down, norm, given = _linear(f, c), _linear(c, f), _layer_norm(c), _normal(TOKENS, c)
-    packed = (pack_linear(up, "float32"), pack_linear(down, "float32"), pack_norm(norm))
+    packed = (pack_linear(up, "float32"), None, pack_linear(down, "float32"), pack_norm(norm))
     x, hidden, product = fill_up(given, *given.shape), aligned_empty(ROW_BLOCK, f), aligned_empty(ROW_BLOCK, c)
 
     def run() -> None:
-        linear.feed_forward(x, *packed, UNUSED, hidden, product)
+        linear.feed_forward(Stream(x, x), *packed, UNUSED, hidden, product)
 
     def error() -> float:
         x[...] = given
         run()
-        weights = reference.pack_feed_forward(up, down, norm, "float64")
-        return _difference(x, reference.feed_forward_block(_double(given), weights, reference.Workspace()))
+        stream = Stream(_double(given), _double(given))
+        weights = FeedForward(up, None, down, "gelu", norm, keeps_sum=False)
+        return _difference(x, reference.feed_forward_block(stream, weights, reference.Workspace()).normed)
 
     return Case(f"{model}: feed_forward", "FLOP", 4.0 * TOKENS * c * f, run, error)
 
@@ -188,30 +191,24 @@ def _feed_forward_case(model: str, c: int, f: int) -> Case:
 def _attention_case(model: str, c: int, heads: int, length: int) -> Case:
     """Bind attention over pairs of equal length."""
     count, width = max(1, TOKENS // length), c // heads
-    tokens, padded, scale = count * length, round_up(length), 1 / math.sqrt(width)
+    tokens, rule = count * length, ScoreRule(1 / math.sqrt(width), None, None)
     query, key_value = _normal(heads, tokens, width), _normal(2 * heads, tokens + TILE_WIDTH, width)
     offsets, context = np.arange(count + 1, dtype=int64) * length, aligned_empty(tokens, c)
     positions = np.zeros(count, int64)
-    scratch = (aligned_empty(width * padded), aligned_empty(TILE_ROWS, padded), aligned_empty(TILE_ROWS))
+    scratch = aligned_empty(scratch_size(length, width))
 
     def run() -> None:
-        attend(query, offsets, positions, key_value, offsets, scale, None, *scratch, context)
+        attend(query, offsets, positions, key_value, offsets, rule, scratch, context)
 
     def error() -> float:
         run()
         shape = (heads, count, length, width)
         key, value = (part[:, :tokens].reshape(shape) for part in (key_value[:heads], key_value[heads:]))
-        scores = _double(query).reshape(shape) @ key.transpose(0, 1, 3, 2) * scale
+        scores = _double(query).reshape(shape) @ key.transpose(0, 1, 3, 2) * rule.scale
         expected = (reference.softmax(scores) @ value).transpose(1, 2, 0, 3)
         return _difference(context, expected.reshape(tokens, c))
 
     return Case(f"{model}: attend, {count} x {length} tokens", "FLOP", 4.0 * tokens * length * c, run, error)
-
-
-@njit(nogil=True)
-def _normalize_rows(a: Array, b: Array, norm: Any, out: Array) -> None:
-    for row in range(a.shape[0]):
-        add_and_normalize(a, row * a.shape[1], b, row * a.shape[1], norm, out, row * a.shape[1])
 
 
 def _row_cases(model: str, c: int) -> Iterator[Case]:
@@ -221,11 +218,11 @@ def _row_cases(model: str, c: int) -> Iterator[Case]:
     places, out = np.arange(TOKENS, dtype=int32), aligned_empty(TOKENS, c)
 
     def normalize() -> None:
-        _normalize_rows(word[:TOKENS], place[:TOKENS], packed, out)
+        normalize_rows(word[:TOKENS], packed, out)
 
     def normalize_error() -> float:
         normalize()
-        return _difference(out, reference.layer_norm(_double(word[:TOKENS]) + place[:TOKENS], norm))
+        return _difference(out, reference.layer_norm(_double(word[:TOKENS]), norm))
 
     def look_up() -> None:
         embed(ids, places, word, place, packed, out)
@@ -234,7 +231,7 @@ def _row_cases(model: str, c: int) -> Iterator[Case]:
         look_up()
         return _difference(out, reference.layer_norm(_double(word[ids]) + place[places], norm))
 
-    yield Case(f"{model}: add_and_normalize", "elements", out.size, normalize, normalize_error)
+    yield Case(f"{model}: normalize_rows", "elements", out.size, normalize, normalize_error)
     yield Case(f"{model}: embed", "elements", out.size, look_up, look_up_error)
 
 

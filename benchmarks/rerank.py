@@ -35,6 +35,7 @@ from numbert.engine.cores import usable_cores
 from numbert.engine.tokenization import tokenize
 from numbert.engine.tools.bench import peak_gflops_of_a_thread
 from numbert.engine.tools.phases import useful_flop
+from numbert.kernels.cpu import peak as chains
 from numbert.kernels.cpu.isa import ISA
 from numbert.loaders.checkpoint import Checkpoint, load_checkpoint
 from random_base import open_model
@@ -105,7 +106,7 @@ def run(arguments: argparse.Namespace, checkpoint: Checkpoint, header: list[str]
     max_length = min(checkpoint.tokenizer.max_length or checkpoint.spec.max_positions, checkpoint.spec.max_positions)
     pairs = make_pairs(PAIRS, arguments.words, arguments.lengths)
     lengths = pair_lengths(pairs, checkpoint, max_length)
-    peak = peak_gflops_of_a_thread(arguments.threads)
+    peak = peak_gflops_of_a_thread(chains, arguments.threads)
     facts = [*header, *describe(arguments, peak, lengths)]
     print_header(f"Reranking with {checkpoint.folder.name}", facts)
     engines = load_engines(checkpoint.folder, arguments.threads, max_length, arguments.precision)

@@ -1,5 +1,6 @@
 """The choice of what computes: made once, when a model is loaded. Below this line nothing asks for it again."""
 
+import contextlib
 import importlib
 import logging
 from typing import Any, Protocol
@@ -7,56 +8,55 @@ from typing import Any, Protocol
 from numpy import int32, int64
 from numpy.typing import NDArray
 
-from ..kernels.parameters import LayerNorm, Linear
+from ..kernels.parameters import Attention, Embedding, FeedForward, Head, Positions
 from .errors import BackendError, InputError, InputTypeError
 
 logger = logging.getLogger("numbert")
 Array = NDArray[Any]
 BACKENDS = ("auto", "cpu", "cuda", "reference")
-DTYPES = {
-    "cpu": ("float32", "bfloat16", "int8"),
-    "cuda": ("float32", "bfloat16"),
-    "reference": ("float32", "float64"),
-}
-
 MATMUL_PRECISIONS = ("highest", "high")
 
 
 class Backend(Protocol):
     """The blocks that a backend offers; kernels/reference/blocks.py says what each computes.
 
+    DTYPES are those that it computes in. LOWERS_FLOAT32 tells whether it has a faster float32, of fewer bits.
     LARGEST_SHARD is how many tokens it computes best at once; a pair that is longer is a shard of its own.
     SHARES_SHARDS tells whether several threads can compute one shard together.
     MOST_WORKERS is how many threads it keeps busy at once with shards of their own; None: as many as there are.
+    PICKLES tells whether its weights can be sent to another process.
+    PEAK has multiply-adds and nothing else, to be timed (kernels/cpu/peak.py); None where there are none.
 
     Weights and activations are the backend's own: whoever calls passes them on and looks at none but the logits.
-    The precision in which weights are packed is one that `choose_precision` returned.
+    The precision in which weights are packed is one that `choose_precision` returned. What packs a record raises
+    NotImplementedError when it asks for something that the backend does not compute; its text names that.
     """
 
+    DTYPES: tuple[str, ...]
+    LOWERS_FLOAT32: bool
     LARGEST_SHARD: int
     SHARES_SHARDS: bool
     MOST_WORKERS: int | None
+    PICKLES: bool
+    PEAK: Any
 
-    def pack_embedding(self, word: Array, position: Array, token_type: Array, norm: LayerNorm, precision: str) -> Any:
+    def describe(self) -> dict[str, str]:
+        """Return what it chose for this machine: the instruction set, and where machine code is kept."""
+
+    def pack_positions(self, rule: Positions, precision: str) -> Any:
+        """Prepare the tables of a rule of positions, which the attention of many layers may share."""
+
+    def pack_embedding(self, embedding: Embedding, precision: str) -> Any:
         """Prepare the embedding tables."""
 
-    def pack_attention(
-        self, query: Linear, key: Linear, value: Linear, output: Linear, norm: LayerNorm, num_heads: int,
-        precision: str,
-    ) -> Any:  # fmt: skip
-        """Prepare the weights of an attention block."""
+    def pack_attention(self, attention: Attention, precision: str) -> Any:
+        """Prepare the weights of an attention block; its rule of positions is prepared already."""
 
-    def pack_feed_forward(self, up: Linear, down: Linear, norm: LayerNorm, precision: str) -> Any:
+    def pack_feed_forward(self, feed_forward: FeedForward, precision: str) -> Any:
         """Prepare the weights of a feed-forward block."""
 
-    def pack_head(self, dense: Linear, activation: str, output: Linear, precision: str) -> Any:
+    def pack_head(self, head: Head, precision: str) -> Any:
         """Prepare the weights of the head."""
-
-    def pack_projection(self, layer: Linear, precision: str) -> Any:
-        """Prepare the layer from the embedding size to the hidden size."""
-
-    def pack_relative_bias(self, bias: Array, precision: str) -> Any:
-        """Prepare what attention adds to the scores of two tokens for their distance."""
 
     def make_team(self, size: int) -> list[Any]:
         """Make the workspaces of `size` threads that compute a shard together, each some of its rows.
@@ -68,27 +68,19 @@ class Backend(Protocol):
 
     def embedding(
         self, ids: NDArray[int32], type_ids: NDArray[int32], position_ids: NDArray[int32], weights: Any, workspace: Any
-    ) -> Array:
-        """Look up the tokens: (T, C)."""
-
-    def projection(self, x: Array, weights: Any, workspace: Any) -> Array:
-        """Widen or narrow the embeddings to the hidden size: (T, C)."""
+    ) -> Any:
+        """Look up the tokens: a stream of (T, C)."""
 
     def attention_block(
-        self, x: Array, offsets: NDArray[int64], weights: Any, relative_bias: Any, workspace: Any
-    ) -> Array:
-        """Let the tokens of each pair attend to each other: (T, C)."""
+        self, stream: Any, offsets: NDArray[int64], weights: Any, rows: NDArray[int64] | None, workspace: Any
+    ) -> Any:
+        """Let the tokens of each pair attend to each other: a stream of (T, C), or of one row of each pair."""
 
-    def first_token_attention_block(
-        self, x: Array, offsets: NDArray[int64], weights: Any, relative_bias: Any, workspace: Any
-    ) -> Array:
-        """Let the first token of each pair attend to the pair: (B, C)."""
+    def feed_forward_block(self, stream: Any, weights: Any, workspace: Any) -> Any:
+        """Transform each row by itself."""
 
-    def feed_forward_block(self, x: Array, weights: Any, workspace: Any) -> Array:
-        """Transform each row by itself: shape of x."""
-
-    def classification_head(self, x: Array, weights: Any, workspace: Any) -> Array:
-        """Turn first tokens into logits: (B, labels)."""
+    def head(self, stream: Any, offsets: NDArray[int64], weights: Any, workspace: Any) -> Array:
+        """Turn the normed rows of each pair into logits: (B, labels)."""
 
 
 def choose_backend(name: str, dtype: str) -> tuple[str, Backend]:
@@ -119,24 +111,41 @@ def choose_backend(name: str, dtype: str) -> tuple[str, Backend]:
     if asked not in BACKENDS:
         raise InputError(f"backend: found {name!r}, expected one of {list(BACKENDS)}; choose one")
     chosen = "cpu" if asked == "auto" else asked
-    if dtype not in DTYPES[chosen]:
-        homes = [backend for backend, dtypes in DTYPES.items() if dtype in dtypes]
-        hint = f"; {dtype} is computed by backend={homes[0]!r}" if homes else "; choose one"
-        raise InputError(f"dtype: found {dtype!r}, expected one of {list(DTYPES[chosen])} for backend {chosen!r}{hint}")
-    if chosen == "cuda":
-        _check_cuda(dtype)
     try:
-        if chosen == "cpu":
-            _check_cpu()
-        return chosen, _load(chosen)
+        ops = _load(chosen)
     except ImportError as error:  # no wheel for this platform, or a NumPy that Numba does not know yet
-        if asked == "cpu" or dtype not in DTYPES["reference"]:
+        reference = _load("reference")
+        if asked == "cpu" or dtype not in reference.DTYPES:
             raise BackendError(
                 f"backend 'cpu', dtype {dtype!r}: Numba cannot be imported ({error}); install it or use"
                 " backend='reference' with float32"
             ) from error
         logger.warning("Numba cannot be imported (%s): computing with NumPy, much slower", error)
-        return "reference", _load("reference")
+        chosen, ops = "reference", reference
+    if dtype not in ops.DTYPES:
+        raise _lacks_dtype(chosen, ops, dtype)
+    if chosen == "cuda":
+        _check_cuda(dtype)
+    return chosen, ops
+
+
+def _load(name: str) -> Backend:
+    if name == "cpu":
+        _check_cpu()
+    if name == "cuda":
+        _check_cuda_imports()
+    module: Any = importlib.import_module(f"..kernels.{name}.blocks", __package__)
+    backend: Backend = module
+    return backend
+
+
+def _lacks_dtype(name: str, ops: Backend, dtype: str) -> InputError:
+    hint = "choose one"
+    for other in ("cpu", "reference"):
+        with contextlib.suppress(ImportError, BackendError):  # it cannot be had here
+            if other != name and dtype in _load(other).DTYPES:
+                hint = f"{dtype} is computed by backend={other!r}"
+    return InputError(f"dtype: found {dtype!r}, expected one of {list(ops.DTYPES)} for backend {name!r}; {hint}")
 
 
 def _check_cpu() -> None:
@@ -154,17 +163,22 @@ def _check_cpu() -> None:
         raise BackendError(f"backend 'cpu': {problem}")
 
 
-def _check_cuda(dtype: str) -> None:
+def _check_cuda_imports() -> None:
     try:
-        from ..kernels.cuda.availability import find_problem  # here, because it imports Numba and CUDA
+        from ..kernels.cuda import availability  # noqa: F401 - here, because it imports Numba and CUDA
     except ImportError as error:
         raise BackendError(f"device 'cuda': numba.cuda cannot be imported ({error}); install numbert[cuda]") from error
+
+
+def _check_cuda(dtype: str) -> None:
+    from ..kernels.cuda.availability import find_problem
+
     problem = find_problem(dtype)
     if problem:
         raise BackendError(f"device 'cuda', dtype {dtype!r}: {problem}")
 
 
-def choose_precision(backend: str, dtype: str, matmul_precision: str) -> str:
+def choose_precision(ops: Backend, dtype: str, matmul_precision: str) -> str:
     """Return how a backend is to multiply: the dtype, or "high" for a float32 that it may compute as it is faster.
 
     Raises
@@ -183,21 +197,4 @@ def choose_precision(backend: str, dtype: str, matmul_precision: str) -> str:
             f"matmul_precision: found {matmul_precision!r} with dtype {dtype!r}, expected 'highest', since only"
             " products in float32 have a choice; leave out one of the two"
         )
-    return "high" if backend == "cpu" else dtype
-
-
-def describe_backend(name: str) -> dict[str, str]:
-    """Return what the backend chose for this machine: instruction set, and where machine code is kept."""
-    if name == "reference":
-        return {"instruction_set": "NumPy's own", "kernel_cache": "none"}
-    if name == "cuda":
-        return {"instruction_set": "CUDA", "kernel_cache": "in memory only"}
-    from ..kernels.cpu import cache, isa  # here, because they import Numba
-
-    return {"instruction_set": isa.ISA.name, "kernel_cache": str(cache.DIRECTORY or "in memory only")}
-
-
-def _load(name: str) -> Backend:
-    module: Any = importlib.import_module(f"..kernels.{name}.blocks", __package__)
-    backend: Backend = module
-    return backend
+    return "high" if ops.LOWERS_FLOAT32 else dtype

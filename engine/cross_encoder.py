@@ -25,7 +25,6 @@ from typing import Any
 from ..loaders.checkpoint import load_checkpoint
 from ..loaders.spec import ModelSpec
 from .activations import BY_NAME, Activation, choose_activation
-from .backend import describe_backend
 from .calls import ScoringCall, finish, predicting, ranking
 from .cores import usable_cores
 from .drop_in import options
@@ -48,6 +47,7 @@ from .progress import show_bar
 from .scorer import Scorer
 
 logger = logging.getLogger("numbert")
+UNDESCRIBED = ("layers", "head", "biases")  # long, and what is in them follows from the rest
 
 
 class CrossEncoder:
@@ -194,7 +194,7 @@ class CrossEncoder:
     @property
     def spec(self) -> ModelSpec:
         """Sizes and rules of the model."""
-        return self._scorer.spec
+        return self._scorer.runner.spec
 
     @property
     def num_labels(self) -> int:
@@ -204,22 +204,22 @@ class CrossEncoder:
     @property
     def num_threads(self) -> int:
         """Threads that compute."""
-        return self._scorer.num_threads
+        return self._scorer.runner.num_threads
 
     @property
     def backend(self) -> str:
         """The backend that computes: "cpu", "cuda" or "reference"."""
-        return self._scorer.backend
+        return self._scorer.runner.backend
 
     @property
     def dtype(self) -> str:
         """Precision of the products with weights: "float32", "bfloat16", "int8" or "float64"."""
-        return self._scorer.dtype
+        return self._scorer.runner.dtype
 
     @property
     def matmul_precision(self) -> str:
         """How exact products of float32 must be: "highest" or "high"."""
-        return self._scorer.matmul_precision
+        return self._scorer.runner.matmul_precision
 
     @property
     def device(self) -> str:
@@ -281,7 +281,8 @@ class CrossEncoder:
         """Return what the model is and how it is computed on this machine, for people and programs."""
         return {
             "folder": str(self.model_path),
-            **dataclasses.asdict(self.spec),
+            "num_layers": self.spec.num_layers,
+            **{name: value for name, value in dataclasses.asdict(self.spec).items() if name not in UNDESCRIBED},
             "parameters": self._num_parameters,
             "stored_as": self._stored_as,
             "max_length": self.max_seq_length,
@@ -290,7 +291,7 @@ class CrossEncoder:
             "dtype": self.dtype,
             "matmul_precision": self.matmul_precision,
             "threads": self.num_threads,
-            **describe_backend(self.backend),
+            **self._scorer.runner.describe(),
         }
 
     @accept_old_call

@@ -1,10 +1,9 @@
 """Pairs to logits: a call tokenizes its pairs, lets them wait in the model's queue, and collects the results."""
 
-import contextlib
+import copy
 import functools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,13 +12,12 @@ from numpy.typing import NDArray
 from ..loaders.checkpoint import Checkpoint
 from ..loaders.spec import ModelSpec
 from ..loaders.tokenizer import PairTemplate
-from .backend import Backend, choose_backend, choose_precision, describe_backend
-from .encoder import Encoder, forward, pack
-from .errors import BackendError, InputError, NonFiniteScoreError
+from .errors import NonFiniteScoreError
 from .inputs import Pair
 from .queue import Call, Chunk
+from .runner import Runner
 from .tokenization import TokenBatch, TokenPair, lay_out, tokenize, tokenize_windows
-from .workers import Lane, crew
+from .workers import crew
 
 # Pairs that are tokenized at once: few at first, so that there is soon something to compute. One chunk is computed
 # while the next is tokenized: the ids of so many are in memory, whatever the length of the input.
@@ -28,64 +26,20 @@ CHUNK = 512
 
 
 class Scorer:
-    """A model that is ready to compute, on a backend and a number of threads."""
+    """A model that is ready to score pairs."""
 
     def __init__(
         self, checkpoint: Checkpoint, backend: str, dtype: str, matmul_precision: str, num_threads: int
     ) -> None:
-        self.spec = checkpoint.spec
         self.tokenizer = checkpoint.tokenizer
-        self.backend, self._ops = choose_backend(backend, dtype)
-        self.dtype, self.matmul_precision = dtype, matmul_precision
-        precision = choose_precision(self.backend, dtype, matmul_precision)
-        do_all = functools.partial(_map, num_threads)
-        self._encoder = pack(checkpoint.spec, checkpoint.weights, self._ops, precision, do_all)
-        self._lane = self._make_lane(num_threads)
-
-    def _make_lane(self, num_threads: int) -> Lane:
-        # Without a reference to this object: a model that is deleted is gone at once.
-        return Lane(
-            functools.partial(_lay_out, template=self.tokenizer.template, spec=self.spec),
-            functools.partial(_forward, encoder=self._encoder, ops=self._ops),
-            self._ops.make_team,
-            num_threads=min(num_threads, self._ops.MOST_WORKERS or num_threads),
-            largest=self._ops.LARGEST_SHARD,
-            shares=self._ops.SHARES_SHARDS,
-        )
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Keep weights and tokenizer; the queue, buffers and the backend's module are made anew."""
-        if self.backend == "cuda":
-            raise BackendError("a model in GPU memory cannot be pickled; load it from its folder in the other process")
-        kept = {name: value for name, value in vars(self).items() if name not in ("_ops", "_lane")}
-        return {
-            **kept,
-            "num_threads": self._lane.num_threads,
-            "packed_for": describe_backend(self.backend)["instruction_set"],
-        }
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        num_threads, packed_for = state.pop("num_threads"), state.pop("packed_for")
-        self.__dict__.update(state)
-        if packed_for != describe_backend(self.backend)["instruction_set"]:
-            raise BackendError(
-                f"the pickled model was packed for {packed_for}, this process computes with"
-                f" {describe_backend(self.backend)['instruction_set']}; load the model from its folder"
-            )
-        _, self._ops = choose_backend(self.backend, self.dtype)
-        self._lane = self._make_lane(num_threads)
+        arrange = functools.partial(_lay_out, template=self.tokenizer.template, spec=checkpoint.spec)
+        self.runner: Runner[TokenPair] = Runner(checkpoint, arrange, backend, dtype, matmul_precision, num_threads)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Scorer":
-        """Share the weights, which never change."""
+        """Share the tokenizer, which never changes."""
         twin = Scorer.__new__(Scorer)
-        vars(twin).update(vars(self))
-        twin._lane = twin._make_lane(self._lane.num_threads)
+        twin.tokenizer, twin.runner = self.tokenizer, copy.deepcopy(self.runner, memo)
         return twin
-
-    @property
-    def num_threads(self) -> int:
-        """Threads that may compute this model at once: what was asked for, and no more than this process has."""
-        return min(self._lane.num_threads, crew().size)
 
     def logits(
         self,
@@ -188,8 +142,7 @@ class _Scoring:
         self._max_length = max_length
         self._windows = windows
         self._distinct = list(dict.fromkeys(pairs))
-        self._dtype = "float64" if scorer.dtype == "float64" else "float32"  # sums are float32 at least
-        self._result = np.empty((len(self._distinct), scorer.spec.num_labels), self._dtype)
+        self._result = np.empty((len(self._distinct), scorer.runner.spec.num_labels), scorer.runner.result_dtype)
         self._call = Call(batch_size)
         self._cancelled = False
 
@@ -231,16 +184,16 @@ class _Scoring:
         """Take out of the queue what has not begun."""
         self._cancelled = True
         if self._call.chunks:
-            crew().cancel(self._scorer._lane, self._call)
+            crew().cancel(self._scorer.runner.lane, self._call)
 
     def _submit(self, pairs: Sequence[Pair], start: int, alone: bool) -> Step:
-        lane, threads = self._scorer._lane, crew()
+        lane, threads = self._scorer.runner.lane, crew()
         with threads.let_tokenize(self._call):
             parts = self._tokenize(pairs)
         tokens = [token_pair for group in parts for token_pair in group]
         special = self._scorer.tokenizer.template.num_special
         lengths = [len(first) + len(second) + special for first, second in tokens]
-        chunk = Chunk(tokens, lengths, np.empty((len(tokens), self._result.shape[1]), self._dtype))
+        chunk = Chunk(tokens, lengths, np.empty((len(tokens), self._result.shape[1]), self._result.dtype))
         if not (alone and threads.compute_now(lane, self._call, chunk)):
             threads.submit(lane, self._call, chunk)
             if self._cancelled:  # by another thread, meanwhile
@@ -259,39 +212,8 @@ class _Scoring:
         return parts
 
 
-def _map(num_threads: int, function: Callable[[int], Any], numbers: Sequence[int]) -> list[Any]:
-    """Apply a function to numbers on some threads, and on this one where the system starts none."""
-    with ThreadPoolExecutor(num_threads) as threads:
-        futures: list[Future[Any]] = []
-        with contextlib.suppress(RuntimeError):  # no more threads
-            futures.extend(threads.submit(function, number) for number in numbers)
-        return [future.result() for future in futures] + [function(number) for number in numbers[len(futures) :]]
-
-
-def _forward(batch: TokenBatch, workspace: Any, *, encoder: Encoder, ops: Backend) -> NDArray[Any]:
-    return forward(encoder, batch, ops, workspace)
-
-
 def _lay_out(tokens: Sequence[TokenPair], *, template: PairTemplate, spec: ModelSpec) -> TokenBatch:
-    batch = lay_out(tokens, template, spec)
-    _check(batch, spec)
-    return batch
-
-
-def _check(batch: TokenBatch, spec: ModelSpec) -> None:
-    """Prove that no lookup can leave its table: kernels do not check, and would read foreign memory."""
-    limits = (
-        ("token id", batch.ids, spec.vocab_size),
-        ("token type", batch.type_ids, max(spec.num_token_types, 1)),
-        ("position", batch.position_ids, spec.max_positions),
-    )
-    for what, values, limit in limits:
-        low, high = int(values.min()), int(values.max())
-        if low < 0 or high >= limit:
-            found = low if low < 0 else high
-            raise InputError(
-                f"{what}: found {found}, the model has rows for 0 to {limit - 1}; the tokenizer is of another model"
-            )
+    return lay_out(tokens, template, spec)
 
 
 def _check_finite(logits: NDArray[Any], pairs: Sequence[Pair]) -> None:

@@ -4,7 +4,7 @@
     files         the folder's files, each opened once
     modules       modules.json: is it a model that is computed here?
     spec          config.json -> ModelSpec; bert, roberta and their like hold what differs between families
-    encoder_names the tensors that a spec promises
+    names         the tensors that a spec promises
     tensors       safetensors files -> weights under canonical names
     tokenizer     tokenizer.json or vocab.txt -> token ids of a text
 
@@ -17,10 +17,10 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from . import bert, distilbert, electra, mpnet, roberta
-from .encoder_names import tensor_table
 from .errors import ConfigError
 from .files import ModelFiles
 from .modules import SETTINGS, read_modules
+from .names import tensor_table
 from .source import find_folder
 from .spec import Config, ModelSpec
 from .tensors import Weights, open_weights

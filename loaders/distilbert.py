@@ -1,24 +1,25 @@
 """DistilBERT: BERT without token types, with other names for everything, and a ReLU in the head."""
 
-from .encoder_names import EncoderNames
+from .names import Names
 from .spec import Config, ModelSpec, read_sizes
 
 ARCHITECTURES = {"distilbert": "DistilBertForSequenceClassification"}
 IGNORED = ("distilbert.embeddings.position_ids", "vocab_")  # vocab_*: the heads of pre-training
-NAMES = EncoderNames(
-    "distilbert.embeddings",
-    "distilbert.transformer.layer",
-    "pre_classifier",
-    "classifier",
-    query="attention.q_lin",
-    key="attention.k_lin",
-    value="attention.v_lin",
-    output="attention.out_lin",
-    attention_norm="sa_layer_norm",
-    up="ffn.lin1",
-    down="ffn.lin2",
-    feed_forward_norm="output_layer_norm",
-)
+NAMES: Names = {
+    "embedding.word": "distilbert.embeddings.word_embeddings",
+    "embedding.position": "distilbert.embeddings.position_embeddings",
+    "embedding.norm": "distilbert.embeddings.LayerNorm",
+    "layers.{i}.attention.query": "distilbert.transformer.layer.{i}.attention.q_lin",
+    "layers.{i}.attention.key": "distilbert.transformer.layer.{i}.attention.k_lin",
+    "layers.{i}.attention.value": "distilbert.transformer.layer.{i}.attention.v_lin",
+    "layers.{i}.attention.output": "distilbert.transformer.layer.{i}.attention.out_lin",
+    "layers.{i}.attention.norm": "distilbert.transformer.layer.{i}.sa_layer_norm",
+    "layers.{i}.feed_forward.up": "distilbert.transformer.layer.{i}.ffn.lin1",
+    "layers.{i}.feed_forward.down": "distilbert.transformer.layer.{i}.ffn.lin2",
+    "layers.{i}.feed_forward.norm": "distilbert.transformer.layer.{i}.output_layer_norm",
+    "head.dense": "pre_classifier",
+    "head.output": "classifier",
+}
 BERTS_NAMES = {
     "dim": "hidden_size",
     "n_layers": "num_hidden_layers",

@@ -1,17 +1,17 @@
 """ELECTRA: BERT's encoder with embeddings that may be narrower, and a head that bends with GELU instead of tanh."""
 
-from .encoder_names import EncoderNames
+from .bert import ENCODER
+from .names import Names
 from .spec import Config, ModelSpec, read_sizes
 
 ARCHITECTURES = {"electra": "ElectraForSequenceClassification"}
 IGNORED = ("electra.embeddings.position_ids", "discriminator_predictions.", "generator_")
-NAMES = EncoderNames(
-    "electra.embeddings",
-    "electra.encoder.layer",
-    "classifier.dense",
-    "classifier.out_proj",
-    projection="electra.embeddings_project",
-)
+NAMES: Names = {
+    **{ours: name.replace("bert.", "electra.") for ours, name in ENCODER.items()},
+    "projection": "electra.embeddings_project",
+    "head.dense": "classifier.dense",
+    "head.output": "classifier.out_proj",
+}
 
 
 def read_spec(config: Config) -> ModelSpec:

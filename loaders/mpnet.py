@@ -1,22 +1,26 @@
 """MPNet: RoBERTa's positions and head, no token types, and a bias in attention for the distance of two tokens."""
 
-from .encoder_names import EncoderNames
+from .names import Names
 from .spec import Config, ModelSpec, positions_after_padding, read_sizes
 
 ARCHITECTURES = {"mpnet": "MPNetForSequenceClassification"}
 IGNORED = ("mpnet.embeddings.position_ids", "mpnet.pooler.", "lm_head.")
-NAMES = EncoderNames(
-    "mpnet.embeddings",
-    "mpnet.encoder.layer",
-    "classifier.dense",
-    "classifier.out_proj",
-    query="attention.attn.q",
-    key="attention.attn.k",
-    value="attention.attn.v",
-    output="attention.attn.o",
-    attention_norm="attention.LayerNorm",
-    relative_bias="mpnet.encoder.relative_attention_bias",
-)
+NAMES: Names = {
+    "embedding.word": "mpnet.embeddings.word_embeddings",
+    "embedding.position": "mpnet.embeddings.position_embeddings",
+    "embedding.norm": "mpnet.embeddings.LayerNorm",
+    "relative_bias": "mpnet.encoder.relative_attention_bias",
+    "layers.{i}.attention.query": "mpnet.encoder.layer.{i}.attention.attn.q",
+    "layers.{i}.attention.key": "mpnet.encoder.layer.{i}.attention.attn.k",
+    "layers.{i}.attention.value": "mpnet.encoder.layer.{i}.attention.attn.v",
+    "layers.{i}.attention.output": "mpnet.encoder.layer.{i}.attention.attn.o",
+    "layers.{i}.attention.norm": "mpnet.encoder.layer.{i}.attention.LayerNorm",
+    "layers.{i}.feed_forward.up": "mpnet.encoder.layer.{i}.intermediate.dense",
+    "layers.{i}.feed_forward.down": "mpnet.encoder.layer.{i}.output.dense",
+    "layers.{i}.feed_forward.norm": "mpnet.encoder.layer.{i}.output.LayerNorm",
+    "head.dense": "classifier.dense",
+    "head.output": "classifier.out_proj",
+}
 
 
 def read_spec(config: Config) -> ModelSpec:

@@ -4,7 +4,8 @@ Positions are counted from the row behind that of the padding token, so that of 
 pooler: the head has a dense layer of its own.
 """
 
-from .encoder_names import EncoderNames
+from .bert import ENCODER
+from .names import Names
 from .spec import Config, ModelSpec, positions_after_padding, read_sizes
 
 ARCHITECTURES = {
@@ -14,7 +15,11 @@ ARCHITECTURES = {
 }
 # A constant of old files; the pooler and the head of pre-training, which the classification head does not use.
 IGNORED = ("roberta.embeddings.position_ids", "roberta.pooler.", "lm_head.")
-NAMES = EncoderNames("roberta.embeddings", "roberta.encoder.layer", "classifier.dense", "classifier.out_proj")
+NAMES: Names = {
+    **{ours: name.replace("bert.", "roberta.") for ours, name in ENCODER.items()},
+    "head.dense": "classifier.dense",
+    "head.output": "classifier.out_proj",
+}
 
 
 def read_spec(config: Config) -> ModelSpec:

@@ -4,7 +4,7 @@ import json
 import reprlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import ConfigError
 from .files import ModelFiles
@@ -15,6 +15,52 @@ LARGEST_JSON = 8 * 2**20  # bytes; in memory, JSON takes up to 20 times as much.
 MOST_TOKEN_TYPES = 16
 
 
+class LayerRule(NamedTuple):
+    """What differs from layer to layer."""
+
+    theta: float | None = None  # base of the rates by which queries and keys turn; None: they do not
+    reach: tuple[int, int] | None = None  # tokens before and after itself that a token sees; None: all
+
+
+class Biases(NamedTuple):
+    """Which parts of all layers have biases."""
+
+    attention: bool = True
+    feed_forward: bool = True
+    norms: bool = True  # also that of the embeddings
+
+
+ALL_BIASES = Biases()
+
+
+class LinearStep(NamedTuple):
+    """A step of a head: a linear layer; `name` is the canonical one of its tensors."""
+
+    name: str
+    inputs: int
+    outputs: int
+    bias: bool
+
+
+class NormStep(NamedTuple):
+    """A step of a head: a LayerNorm."""
+
+    name: str
+    width: int
+    eps: float
+    bias: bool
+
+
+class ResidualStep(NamedTuple):
+    """Steps of a head whose result is added to what went in, by way of a layer where widths differ."""
+
+    steps: "tuple[HeadStep, ...]"
+    shortcut: LinearStep | None
+
+
+HeadStep = LinearStep | NormStep | ResidualStep | str  # a string: kernels/parameters.py has those that there are
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """The sizes and rules of a checkpoint, proven to be ones that numbert computes."""
@@ -22,18 +68,28 @@ class ModelSpec:
     family: str  # model_type of the config
     vocab_size: int
     hidden_size: int  # C
-    num_layers: int
     num_heads: int  # H
     intermediate_size: int  # F
-    max_positions: int  # rows of the position table
+    max_positions: int  # rows of the position table; where there is none, the longest pair
     num_token_types: int  # 0: the model has none
     norm_eps: float
     num_labels: int
     embedding_size: int  # of the tables; a linear layer leads to C where it differs
-    head_activation: str = "tanh"  # between the two layers of the head
+    layers: tuple[LayerRule, ...]
+    head: tuple[HeadStep, ...]
+    pooling: str = "first"  # of a pair's rows, before the first step of the head
+    has_position_table: bool = True
     first_position: int = 0  # row of the first token
     pad_token_id: int | None = None  # set: a literal padding token in a text takes this row, and no place in the count
     relative_buckets: int = 0  # distances that attention tells apart; 0: none
+    pre_norm: bool = False  # the sum of a block is kept beside what its norm makes of it
+    gated: bool = False  # feed-forward blocks have a gate
+    biases: Biases = ALL_BIASES
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of the encoder."""
+        return len(self.layers)
 
     @property
     def usable_length(self) -> int:
@@ -137,13 +193,14 @@ def read_json(files: ModelFiles, name: str, limit: int = LARGEST_JSON) -> Any:
 
 
 def read_sizes(config: Config, **rules: Any) -> ModelSpec:
-    """Read the sizes that encoders have under BERT's names, and refuse rules that no encoder here implements.
+    """Read the sizes that encoders have under BERT's names, and refuse rules that none of BERT's kind implements.
 
     Parameters
     ----------
     config : Config
     **rules
-        Fields of `ModelSpec` that the family decides; all others are read.
+        Fields of `ModelSpec` that the family decides, and "head_activation", between the two layers of the head; all
+        others are read.
 
     Raises
     ------
@@ -153,31 +210,49 @@ def read_sizes(config: Config, **rules: Any) -> ModelSpec:
     config.require("hidden_act", "gelu", ("gelu",), "the exact GELU is the only activation implemented")
     positions = "relative and ALiBi positions are not implemented"
     config.require("position_embedding_type", "absolute", ("absolute", None), positions)
-    config.require("is_decoder", False, (False, None), "decoders are not rerankers of this kind")
-    config.require("add_cross_attention", False, (False, None), "cross-attention is not implemented")
-    sizes: dict[str, Any] = {
-        "family": config.values["model_type"],
-        "vocab_size": config.integer("vocab_size", high=1 << 22),
-        "hidden_size": config.integer("hidden_size"),
-        "num_layers": config.integer("num_hidden_layers", high=1024),
-        "num_heads": config.integer("num_attention_heads", high=1024),
-        "intermediate_size": config.integer("intermediate_size", high=1 << 18),
-        "max_positions": config.integer("max_position_embeddings", high=1 << 20),
+    sizes = {
+        **read_common_sizes(config),
         "norm_eps": config.number("layer_norm_eps", 1e-12, low=0, high=1e-2),
-        "num_labels": config.num_labels(),
+        "layers": (LayerRule(),) * config.integer("num_hidden_layers", high=1024),
     }
+    sizes["head"] = two_layers(sizes["hidden_size"], rules.pop("head_activation", "tanh"), sizes["num_labels"])
     sizes |= {"embedding_size": sizes["hidden_size"], **rules}
     if "num_token_types" not in sizes:
         sizes["num_token_types"] = config.integer("type_vocab_size", 2, high=MOST_TOKEN_TYPES)
     spec = ModelSpec(**sizes)
-    if spec.hidden_size % spec.num_heads:
-        raise ConfigError(
-            f"{config.path}: hidden_size {spec.hidden_size} is not a multiple of"
-            f" num_attention_heads {spec.num_heads}; correct the file"
-        )
     if spec.usable_length < 1:
         raise config.error("max_position_embeddings", spec.max_positions, f"more than {spec.first_position}")
     return spec
+
+
+def read_common_sizes(config: Config) -> dict[str, Any]:
+    """Read the sizes that all encoders have under the same names, as fields of `ModelSpec`."""
+    config.require("is_decoder", False, (False, None), "decoders are not rerankers of this kind")
+    config.require("add_cross_attention", False, (False, None), "cross-attention is not implemented")
+    sizes = {
+        "family": config.values["model_type"],
+        "vocab_size": config.integer("vocab_size", high=1 << 22),
+        "hidden_size": config.integer("hidden_size"),
+        "num_heads": config.integer("num_attention_heads", high=1024),
+        "intermediate_size": config.integer("intermediate_size", high=1 << 18),
+        "max_positions": config.integer("max_position_embeddings", high=1 << 20),
+        "num_labels": config.num_labels(),
+    }
+    if sizes["hidden_size"] % sizes["num_heads"]:
+        raise ConfigError(
+            f"{config.path}: hidden_size {sizes['hidden_size']} is not a multiple of"
+            f" num_attention_heads {sizes['num_heads']}; correct the file"
+        )
+    return sizes
+
+
+def two_layers(width: int, activation: str, num_labels: int) -> tuple[HeadStep, ...]:
+    """Return the head of BERT and its like: a layer, an activation, and the layer of the logits."""
+    return (
+        LinearStep("head.dense", width, width, bias=True),
+        activation,
+        LinearStep("head.output", width, num_labels, bias=True),
+    )
 
 
 def positions_after_padding(config: Config) -> dict[str, int]:

@@ -13,9 +13,9 @@ import numpy as np
 from numpy import float32
 from numpy.typing import NDArray
 
-from .encoder_names import TensorTable
 from .errors import WeightsError, shown
 from .files import ModelFiles
+from .names import Source, TensorTable
 from .safetensors import STORED_DTYPES, StoredTensor, read_header
 from .spec import read_json
 
@@ -26,11 +26,12 @@ INDEX = "model.safetensors.index.json"
 class Weights(Mapping[str, NDArray[float32]]):
     """The checkpoint's tensors by canonical name; each is read and widened to float32 when it is asked for."""
 
-    def __init__(self, tensors: dict[str, StoredTensor]) -> None:
+    def __init__(self, tensors: dict[str, tuple[StoredTensor, Source]]) -> None:
         self._tensors = tensors
 
     def __getitem__(self, name: str) -> NDArray[float32]:
-        return _read(self._tensors[name])
+        tensor, source = self._tensors[name]
+        return _read(tensor, source.part, source.parts)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
@@ -40,11 +41,11 @@ class Weights(Mapping[str, NDArray[float32]]):
 
     def num_parameters(self) -> int:
         """Return how many numbers the tensors hold."""
-        return sum(math.prod(tensor.shape) for tensor in self._tensors.values())
+        return sum(math.prod(tensor.shape) // source.parts for tensor, source in self._tensors.values())
 
     def stored_dtypes(self) -> list[str]:
         """Return the dtypes found in the files."""
-        return sorted({tensor.dtype for tensor in self._tensors.values()})
+        return sorted({tensor.dtype for tensor, _ in self._tensors.values()})
 
 
 def open_weights(files: ModelFiles, table: TensorTable, ignored: tuple[str, ...]) -> Weights:
@@ -75,10 +76,10 @@ def open_weights(files: ModelFiles, table: TensorTable, ignored: tuple[str, ...]
                 )
             stored[name] = tensor
     where = files.folder / (names[0] if len(names) == 1 else INDEX)
-    _check_names(where, set(stored), {theirs for theirs, _ in table.values()}, ignored)
-    for theirs, shape in table.values():
-        _check_tensor(stored[theirs], shape)
-    return Weights({ours: stored[theirs] for ours, (theirs, _) in table.items()})
+    _check_names(where, set(stored), {source.name for source in table.values()}, ignored)
+    for source in table.values():
+        _check_tensor(stored[source.name], source.shape)
+    return Weights({ours: (stored[source.name], source) for ours, source in table.items()})
 
 
 def _modern_name(name: str) -> str:
@@ -145,10 +146,11 @@ def _check_tensor(tensor: StoredTensor, shape: tuple[int, ...]) -> None:
         )
 
 
-def _read(tensor: StoredTensor) -> NDArray[float32]:
-    """Read one tensor and widen it to float32."""
-    raw = np.empty(tensor.shape, STORED_DTYPES[tensor.dtype])
-    count = tensor.file.read_into(raw.reshape(-1).view(np.uint8).data, tensor.start)
+def _read(tensor: StoredTensor, part: int, parts: int) -> NDArray[float32]:
+    """Read one of the equal parts of a tensor's rows, and widen it to float32."""
+    rows = tensor.shape[0] // parts
+    raw = np.empty((rows, *tensor.shape[1:]), STORED_DTYPES[tensor.dtype])
+    count = tensor.file.read_into(raw.reshape(-1).view(np.uint8).data, tensor.start + part * raw.nbytes)
     if count != raw.nbytes:
         raise WeightsError(
             f"{tensor.place}: found {count} bytes, expected {raw.nbytes}: the file was cut; download it again"
@@ -158,7 +160,10 @@ def _read(tensor: StoredTensor) -> NDArray[float32]:
         total = values.sum()
     if not np.isfinite(total) and not np.isfinite(values).all():  # a sum is quick, and finite almost always
         at = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
-        raise WeightsError(f"{tensor.place}: found {values[at]} at {at}, expected finite numbers; the model is damaged")
+        place = (part * rows + at[0], *at[1:])
+        raise WeightsError(
+            f"{tensor.place}: found {values[at]} at {place}, expected finite numbers; the model is damaged"
+        )
     return values
 
 

@@ -35,6 +35,7 @@ ROOT = Path(__file__).parent.parent
 RELATED = {
     "engine/cores.py": ["test_cores.py"],
     "engine/queue.py": ["test_queue.py"],
+    "engine/runner.py": ["test_scorer.py"],
     "engine/scorer.py": ["test_scorer.py"],
     "engine/workers.py": ["test_workers.py", "test_scorer.py"],
     "engine/inputs.py": ["test_inputs.py"],

@@ -1,22 +1,55 @@
 """Models of any size with random weights, and batches of random tokens."""
 
 import math
+from typing import Any
 
 import numpy as np
 from numbert.engine.tokenization import TokenBatch
-from numbert.loaders import bert, mpnet
-from numbert.loaders.encoder_names import tensor_table
-from numbert.loaders.spec import ModelSpec
+from numbert.loaders import bert
+from numbert.loaders.names import Names, tensor_table
+from numbert.loaders.spec import Biases, LayerRule, LinearStep, ModelSpec, NormStep, two_layers
+
+NAMES: Names = {  # of whatever a spec can have; there is no file in which they would be
+    **bert.NAMES,
+    "relative_bias": "relative_bias",
+    "layers.{i}.feed_forward.gate": "gate.{i}",
+    "head.norm": "head.norm",
+    "head.shortcut": "head.shortcut",
+}
+LONGEST = 64
 
 
-def make_spec(hidden, heads, inner, layers, labels) -> ModelSpec:
-    return ModelSpec("bert", 97, hidden, layers, heads, inner, 64, 2, 1e-12, labels, embedding_size=hidden)
+def make_spec(hidden: int, heads: int, inner: int, layers: int, labels: int, **rules: Any) -> ModelSpec:
+    """Return the sizes of a model of BERT's kind, but for the rules that are given."""
+    settings = {"layers": (LayerRule(),) * layers, "head": two_layers(hidden, "tanh", labels), **rules}
+    return ModelSpec("bert", 97, hidden, heads, inner, LONGEST, 2, 1e-12, labels, hidden, **settings)
+
+
+def make_modern_spec(hidden: int, heads: int, inner: int, layers: int, labels: int, **rules: Any) -> ModelSpec:
+    """Return the sizes of a model of ModernBERT's kind: of three layers, one sees all and two a window."""
+    kinds = [LayerRule(160_000.0, None), LayerRule(10_000.0, (5, 5)), LayerRule(10_000.0, (5, 5))]
+    settings = {
+        "layers": tuple(kinds[i % 3] for i in range(layers)),
+        "head": (
+            LinearStep("head.dense", hidden, hidden, bias=False),
+            "gelu",
+            NormStep("head.norm", hidden, 1e-5, bias=False),
+            LinearStep("head.output", hidden, labels, bias=True),
+        ),
+        "has_position_table": False,
+        "pre_norm": True,
+        "gated": True,
+        "biases": Biases(False, False, False),
+        **rules,
+    }
+    return ModelSpec("modernbert", 97, hidden, heads, inner, LONGEST, 0, 1e-5, labels, hidden, **settings)
 
 
 def random_weights(rng, spec: ModelSpec) -> dict[str, np.ndarray]:
     """Weights of a scale that keeps every activation near 1, so that errors show."""
     weights = {}
-    for name, (_, shape) in tensor_table(spec, mpnet.NAMES if spec.relative_buckets else bert.NAMES).items():
+    for name, source in tensor_table(spec, NAMES).items():
+        shape = source.shape
         scale = 1 / math.sqrt(shape[-1]) if len(shape) == 2 and "embedding" not in name else 1.0
         weights[name] = (rng.standard_normal(shape) * scale).astype(np.float32)
     return weights
@@ -24,6 +57,7 @@ def random_weights(rng, spec: ModelSpec) -> dict[str, np.ndarray]:
 
 def random_batch(rng, spec: ModelSpec, lengths: list[int]) -> TokenBatch:
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    ids, types = rng.integers(0, spec.vocab_size, offsets[-1]), rng.integers(0, 2, offsets[-1])
+    types = max(spec.num_token_types, 1)
+    ids, types = rng.integers(0, spec.vocab_size, offsets[-1]), rng.integers(0, types, offsets[-1])
     positions = np.concatenate([np.arange(length) for length in lengths])
     return TokenBatch(ids.astype(np.int32), types.astype(np.int32), positions.astype(np.int32), offsets)

@@ -17,13 +17,13 @@ import pytest
 from numbert.engine.scorer import Scorer
 from numbert.engine.workers import Crew
 from numbert.loaders.checkpoint import Checkpoint
-from numbert.loaders.spec import ModelSpec
+from numbert.loaders.spec import LayerRule, ModelSpec, two_layers
 from numbert.loaders.tokenizer import PairTemplate
 
 Ids = tuple[int, ...]  # of one pair, with its special tokens
 MEETING = 10  # seconds that members of a team wait for each other; they arrive within milliseconds
 
-SPEC = ModelSpec("bert", 1000, 8, 2, 2, 16, 64, 2, 1e-12, 1, embedding_size=8)
+SPEC = ModelSpec("bert", 1000, 8, 2, 16, 64, 2, 1e-12, 1, 8, (LayerRule(),) * 2, two_layers(8, "tanh", 1))
 TEMPLATE = PairTemplate((1,), (2,), (2,), (0, 0, 0, 1, 1))
 
 
@@ -70,6 +70,7 @@ class RecordingBackend:
         before_head: Callable[[list[Ids], int], object] = lambda pairs, member: None,
     ) -> None:
         self.LARGEST_SHARD, self.SHARES_SHARDS, self.MOST_WORKERS = largest_shard, shares_shards, None
+        self.DTYPES, self.LOWERS_FLOAT32, self.PICKLES, self.PEAK = ("float32", "float64"), False, True, None
         self.logits, self.before_head = logits, before_head
         self.lookups: list[tuple[Any, Any, Any]] = []  # ids, types, positions of each forward pass that began
         self.shards: list[list[Ids]] = []  # the pairs of each shard, in the order in which they were computed
@@ -85,10 +86,13 @@ class RecordingBackend:
         """Begin a new recording."""
         self.lookups, self.shards, self.team_sizes = [], [], []
 
-    def _pack(self, *weights: Any, **settings: Any) -> None:
-        self.dtypes.append(settings.get("precision", weights[-1]))
+    def describe(self) -> dict[str, str]:
+        return {"instruction_set": "fingers", "kernel_cache": "none"}
 
-    pack_embedding = pack_attention = pack_feed_forward = pack_head = pack_projection = pack_relative_bias = _pack
+    def _pack(self, record: Any, precision: str) -> None:
+        self.dtypes.append(precision)
+
+    pack_positions = pack_embedding = pack_attention = pack_feed_forward = pack_head = _pack
 
     def make_team(self, size: int) -> list[RecordingWorkspace]:
         meeting = threading.Barrier(size, timeout=MEETING)
@@ -100,30 +104,22 @@ class RecordingBackend:
         self.lookups.append((ids, type_ids, position_ids))
         return ids
 
-    def projection(self, x: Any, weights: Any, workspace: Any) -> Any:
-        return x
+    def attention_block(self, stream: Any, offsets: Any, weights: Any, rows: Any, workspace: Any) -> Any:
+        return stream
 
-    def attention_block(self, x: Any, offsets: Any, weights: Any, relative_bias: Any, workspace: Any) -> Any:
-        return x
+    def feed_forward_block(self, stream: Any, weights: Any, workspace: Any) -> Any:
+        return stream
 
-    def feed_forward_block(self, x: Any, weights: Any, workspace: Any) -> Any:
-        return x
-
-    def first_token_attention_block(
-        self, x: Any, offsets: Any, weights: Any, relative_bias: Any, workspace: Any
-    ) -> Any:
-        """Return the pairs, and the places of those whose logits this member of the team computes."""
-        pairs = [tuple(part.tolist()) for part in np.split(x, offsets[1:-1])]
+    def head(self, stream: Any, offsets: Any, weights: Any, workspace: Any) -> Any:
+        """Return the logits of the pairs that this member of the team computes."""
+        pairs = [tuple(part.tolist()) for part in np.split(stream, offsets[1:-1])]
         self.before_head(pairs, workspace.number)
         members = workspace.meeting.parties
         if workspace.meeting.wait() == 0:  # one of them records the shard
             self.shards.append(pairs)
             self.team_sizes.append(members)
-        return pairs, np.array_split(np.arange(len(pairs)), members)[workspace.number]
-
-    def classification_head(self, x: Any, weights: Any, workspace: Any) -> Any:
+        places = np.array_split(np.arange(len(pairs)), members)[workspace.number]
         workspace.in_use = False
-        pairs, places = x
         return np.array([self.logits(pair) for pair in pairs])[places]
 
 

@@ -161,7 +161,7 @@ def test_a_cancelled_call_takes_its_pairs_out_of_the_queue_and_the_others_get_th
             while len(busy) < len(held):
                 await asyncio.sleep(0.001)
         cancelled = asyncio.create_task(logits_of(scorer, numbered(count, 100)))
-        while not scorer._lane.queue.size:
+        while not scorer.runner.lane.queue.size:
             await asyncio.sleep(0.001)
         other = asyncio.create_task(logits_of(scorer, numbered(3, 50)))
         await asyncio.sleep(0.01)
@@ -176,7 +176,7 @@ def test_a_cancelled_call_takes_its_pairs_out_of_the_queue_and_the_others_get_th
     assert [result.tolist() for result in held] == [expected([pair]) for pair in numbered(4)]
     assert other.tolist() == expected(numbered(3, 50))
     assert all(max(pair) < 100 for pair in backend.pairs)  # none of the cancelled ones was computed
-    assert scorer._lane.queue.size == 0
+    assert scorer.runner.lane.queue.size == 0
 
 
 def test_a_call_that_is_cancelled_while_it_is_tokenized_leaves_nothing_behind(crew_of_four):
@@ -201,7 +201,7 @@ def test_a_call_that_is_cancelled_while_it_is_tokenized_leaves_nothing_behind(cr
 
     asyncio.run(ask_and_cancel())
     wait_until_idle(crew_of_four)
-    wait_until(lambda: scorer._lane.queue.size == 0)
+    wait_until(lambda: scorer.runner.lane.queue.size == 0)
     assert asyncio.run(logits_of(scorer, numbered(5))).tolist() == expected(numbered(5))
 
 

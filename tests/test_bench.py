@@ -2,16 +2,16 @@
 
 import json
 import threading
+from dataclasses import replace
 
 import pytest
 from numbert import CrossEncoder
-from numbert.engine import scorer
 from numbert.engine.errors import InputError
 from numbert.engine.tools.bench import bench, make_pairs
 from numbert.engine.tools.cli import main
 from numbert.engine.tools.phases import (
     BETWEEN,
-    OF_THE_SCORER,
+    FUNCTIONS,
     PHASES,
     REST,
     Stopwatch,
@@ -20,6 +20,8 @@ from numbert.engine.tools.phases import (
     useful_flop_of_phases,
 )
 from numbert.kernels.cpu import blocks, peak
+from numbert.loaders.spec import LayerRule
+from random_models import make_modern_spec
 
 NAMES = {*PHASES.values(), BETWEEN, REST}
 MANY, FEW = make_pairs(90, 30), make_pairs(4, 30)  # shards for each thread; one batch that the threads share
@@ -32,9 +34,9 @@ def dispatchers() -> dict[str, object]:
 @pytest.fixture
 def untouched():
     """Prove that a test leaves kernels and scorer as it found them."""
-    before = dispatchers(), {name: vars(scorer)[name] for name in OF_THE_SCORER}
+    before = dispatchers(), {name: vars(module)[name] for name, module in FUNCTIONS.items()}
     yield
-    after = dispatchers(), {name: vars(scorer)[name] for name in OF_THE_SCORER}
+    after = dispatchers(), {name: vars(module)[name] for name, module in FUNCTIONS.items()}
     assert after == before
 
 
@@ -117,6 +119,19 @@ def test_operations_of_one_layer_by_hand(model):
     assert set(useful_flop_of_phases(spec, [10])) <= set(PHASES.values())
 
 
+def test_operations_count_windows_gates_and_poolings_by_hand():
+    rules = (LayerRule(10.0, None), LayerRule(10.0, (2, 1)))
+    c, f, length = 48, 97, 10
+    spec = replace(make_modern_spec(c, 3, f, 2, 1, pooling="mean"), layers=rules)
+    keys = length * length + sum(min(place + 2, length) - max(place - 2, 0) for place in range(length))
+    layer = 2 * length * (4 * c * c + 3 * c * f)
+    head = 2 * (c * c + c)
+    assert useful_flop(spec, length) == 2 * layer + 2 * 2 * c * keys + head
+    first = replace(spec, pooling="first")  # one row has queries, output and feed-forward in the last layer
+    saved = (length - 1) * 2 * (2 * c * c + 3 * c * f) + 2 * 2 * c * (keys - length * length - 2)
+    assert useful_flop(first, length) == 2 * layer + 2 * 2 * c * keys + head - saved
+
+
 def test_the_chains_of_the_peak_are_computed():
     assert peak.largest_error(peak.start_values()) < 1e-6
 
@@ -126,7 +141,7 @@ def test_reference_is_timed_and_cannot_be_profiled():
     facts, phases, limit = bench(model, FEW, batch_size=32, rounds=1, with_phases=False)
     assert facts["pairs_per_second"] > 0
     assert (phases, limit) == ([], None)
-    with pytest.raises(InputError, match="backend 'reference', expected 'cpu', the only one"):
+    with pytest.raises(InputError, match="backend 'reference', expected one whose kernels are timed"):
         bench(model, FEW, batch_size=32, rounds=1, with_phases=True)
 
 

@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 
 pytest.importorskip("numba", reason="the CPU backend needs Numba")
+from numbert.engine.assembly import assemble
 from numbert.engine.backend import Backend
-from numbert.engine.encoder import forward, pack
+from numbert.engine.encoder import forward
 from numbert.kernels.cpu import blocks as cpu
 from numbert.kernels.cuda import blocks as cuda
+from numbert.kernels.parameters import Attention, Linear, Norm, Stream
 from numbert.kernels.reference import blocks as reference
-from random_models import make_spec, random_batch, random_weights
+from numbert.loaders.spec import ALL_BIASES, Biases, LayerRule, LinearStep, NormStep, ResidualStep, two_layers
+from random_models import make_modern_spec, make_spec, random_batch, random_weights
 
+POOLINGS = ("first", "last", "mean", "max", "mean_sqrt", "weighted_mean")
 SIZES = [(312, 12, 100, 2, 3), (48, 3, 97, 1, 1), (384, 12, 1536, 2, 1), (10, 5, 3, 3, 7), (128, 2, 64, 2, 2)]
 
 
@@ -23,8 +27,8 @@ SIZES = [(312, 12, 100, 2, 3), (48, 3, 97, 1, 1), (384, 12, 1536, 2, 1), (10, 5,
 def test_cpu_equals_reference(rng, hidden, heads, inner, layers, labels, lengths):
     spec = make_spec(hidden, heads, inner, layers, labels)
     weights, batch = random_weights(rng, spec), random_batch(rng, spec, lengths)
-    fast = forward(pack(spec, weights, cpu, "float32"), batch, cpu, cpu.make_team(1)[0])
-    exact = forward(pack(spec, weights, reference, "float64"), batch, reference, reference.make_team(1)[0])
+    fast = forward(assemble(spec, weights, cpu, "float32"), batch, cpu, cpu.make_team(1)[0])
+    exact = forward(assemble(spec, weights, reference, "float64"), batch, reference, reference.make_team(1)[0])
     assert fast.dtype == np.float32
     assert exact.dtype == np.float64
     assert fast.shape == exact.shape == (len(lengths), labels)
@@ -32,21 +36,29 @@ def test_cpu_equals_reference(rng, hidden, heads, inner, layers, labels, lengths
     np.testing.assert_allclose(fast, exact, atol=2e-5)
 
 
+def random_attention(rng) -> Attention:
+    """The weights of 3 heads of 16, of a scale that keeps activations near 1."""
+    layers = [Linear(rng.standard_normal((48, 48)) / np.sqrt(48), rng.standard_normal(48)) for _ in range(4)]
+    norm = Norm(rng.standard_normal(48), rng.standard_normal(48), 1e-12)
+    return Attention(*layers, norm, 3, 1 / np.sqrt(16), None, None, keeps_sum=False)
+
+
 def attention_by_the_formula(x, weights):
     """The block for one pair, with the bias of the keys, one head after the other."""
     query, key, value = (reference.linear(x, layer) for layer in (weights.query, weights.key, weights.value))
-    heads = [np.split(rows, weights.num_heads, axis=1) for rows in (query, key, value)]
+    heads = [np.split(rows, weights.heads, axis=1) for rows in (query, key, value)]
     gathered = [reference.softmax(q @ k.T / np.sqrt(q.shape[1])) @ v for q, k, v in zip(*heads, strict=True)]
     return reference.layer_norm(x + reference.linear(np.hstack(gathered), weights.output), weights.norm)
 
 
-def test_the_reference_leaves_out_the_bias_of_keys_because_it_changes_nothing(rng):
-    spec = make_spec(48, 3, 97, 1, 1)
-    attention = pack(spec, random_weights(rng, spec), reference, "float64").layers[0].attention
+def test_the_bias_of_keys_is_left_out_because_it_changes_nothing(rng):
+    weights = random_attention(rng)
+    assert np.abs(weights.key.bias).max() > 0.01
     x, offsets = rng.standard_normal((31, 48)), np.array([0, 31])
-    assert np.abs(attention.key.bias).max() > 0.01
-    found = reference.attention_block(x, offsets, attention, None, reference.make_team(1)[0])
-    np.testing.assert_allclose(found, attention_by_the_formula(x, attention), atol=1e-13)  # float64, numbers near 1
+    packed = reference.pack_attention(weights, "float64")
+    assert packed.key.bias is None
+    found = reference.attention_block(Stream(x, x), offsets, packed, None, reference.Workspace()).normed
+    np.testing.assert_allclose(found, attention_by_the_formula(x, weights), atol=1e-13)  # float64, numbers near 1
 
 
 @pytest.mark.parametrize("size", [1e6, 1e8, 1e10])
@@ -57,17 +69,55 @@ def test_a_huge_bias_of_keys_takes_no_digits_from_the_reference(rng, size):
     for scale in (0, size):
         for name in [name for name in weights if name.endswith("attention.key.bias")]:
             weights[name] = (rng.standard_normal(48) * scale).astype(np.float32)
-        encoder = pack(spec, weights, reference, "float64")
+        encoder = assemble(spec, weights, reference, "float64")
         logits.append(forward(encoder, batch, reference, reference.make_team(1)[0]))
     assert (logits[0] == logits[1]).all()
+
+
+RESIDUAL = ResidualStep(("sigmoid", LinearStep("head.dense", 48, 48, bias=True), "tanh"), None)
+SHORTCUT = LinearStep("head.shortcut", 48, 70, bias=False)
+WIDENING = ResidualStep((LinearStep("head.dense", 48, 70, bias=True), "relu"), SHORTCUT)
+HEADS = {
+    "BERT's": two_layers(48, "gelu", 3),
+    "ModernBERT's": make_modern_spec(48, 3, 97, 1, 3).head,
+    "residual": (RESIDUAL, "normalize", LinearStep("head.output", 48, 3, bias=False)),
+    "widening": ("sigmoid", "normalize", WIDENING, "silu", LinearStep("head.output", 70, 3, bias=True)),
+    "norm first": (NormStep("head.norm", 48, 1e-5, bias=True), "sigmoid", LinearStep("head.output", 48, 3, bias=True)),
+}
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("head", HEADS)
+def test_cpu_equals_reference_for_each_head_and_pooling(rng, head, pooling):
+    spec = make_modern_spec(48, 3, 97, 2, 3, head=HEADS[head], pooling=pooling)
+    check_against_reference(rng, spec, [31, 33, 16, 64, 5])
+
+
+@pytest.mark.parametrize("biases", [ALL_BIASES, Biases(False, False, False)])
+@pytest.mark.parametrize("reach", [None, (0, 0), (5, 5), (2, 7)])
+@pytest.mark.parametrize("heads", [1, 2, 5])  # heads of 40, 20 and 8, of which some are filled up
+@pytest.mark.parametrize("lengths", [[1], [1, 2, 3], [31, 33, 16, 64, 5], [64] * 5])
+def test_cpu_equals_reference_for_turned_heads_windows_and_gates(rng, heads, lengths, reach, biases):
+    layers = (LayerRule(100.0, reach), LayerRule(10_000.0, None), LayerRule(100.0, reach))
+    spec = make_modern_spec(40, heads, 97, 3, 2, biases=biases)
+    check_against_reference(rng, replace(spec, layers=layers), lengths)
+
+
+def check_against_reference(rng, spec, lengths):
+    weights, batch = random_weights(rng, spec), random_batch(rng, spec, lengths)
+    fast = forward(assemble(spec, weights, cpu, "float32"), batch, cpu, cpu.make_team(1)[0])
+    exact = forward(assemble(spec, weights, reference, "float64"), batch, reference, reference.make_team(1)[0])
+    assert fast.shape == exact.shape == (len(lengths), spec.num_labels)
+    # Logits are of size 1 to 3; gates multiply errors: never seen more than 1e-5 away.
+    np.testing.assert_allclose(fast, exact, atol=5e-5)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("high", 1e-3), ("bfloat16", 0.1), ("int8", 0.4)])
 def test_lower_precision_stays_near_the_reference(rng, dtype, tolerance):
     spec = make_spec(312, 12, 100, 2, 3)
     weights, batch = random_weights(rng, spec), random_batch(rng, spec, [31, 33, 16, 64, 5])
-    fast = forward(pack(spec, weights, cpu, dtype), batch, cpu, cpu.make_team(1)[0])
-    exact = forward(pack(spec, weights, reference, "float64"), batch, reference, reference.make_team(1)[0])
+    fast = forward(assemble(spec, weights, cpu, dtype), batch, cpu, cpu.make_team(1)[0])
+    exact = forward(assemble(spec, weights, reference, "float64"), batch, reference, reference.make_team(1)[0])
     # "high" has 16 bits at least. Else weights and rows are rounded to 8 bits; the errors of 3 layers add up to 0.02
     # and 0.1 on logits of size 1 to 3.
     # (The kernels' own tests hold the arithmetic to 5e-6; this one shows that the blocks are put together right.)
@@ -75,12 +125,19 @@ def test_lower_precision_stays_near_the_reference(rng, dtype, tolerance):
     assert fast.dtype == np.float32
 
 
+RULES = {
+    "plain": make_spec(48, 3, 97, 3, 2),
+    "distances": make_spec(48, 3, 97, 3, 2, relative_buckets=8),  # scores depend on where in its pair a row stands
+    **{f"modern, {pooling}": make_modern_spec(48, 3, 97, 4, 2, pooling=pooling) for pooling in POOLINGS},
+}
+
+
 @pytest.mark.parametrize("size", [2, 3, 8])
 @pytest.mark.parametrize("lengths", [[1], [13], [64], [1, 2, 3], [31, 33, 16, 64, 5]])
-@pytest.mark.parametrize("relative_buckets", [0, 8])  # with them, scores depend on where in its pair a row stands
-def test_a_team_computes_the_same_bits_as_one_thread(rng, size, lengths, relative_buckets):
-    spec = replace(make_spec(48, 3, 97, 3, 2), relative_buckets=relative_buckets)
-    encoder = pack(spec, random_weights(rng, spec), cpu, "float32")
+@pytest.mark.parametrize("rules", RULES)
+def test_a_team_computes_the_same_bits_as_one_thread(rng, size, lengths, rules):
+    spec = RULES[rules]
+    encoder = assemble(spec, random_weights(rng, spec), cpu, "float32")
     for batch in (random_batch(rng, spec, lengths), random_batch(rng, spec, lengths[::-1])):
         alone = forward(encoder, batch, cpu, cpu.make_team(1)[0])
         members = cpu.make_team(size)
@@ -92,7 +149,7 @@ def test_a_team_computes_the_same_bits_as_one_thread(rng, size, lengths, relativ
 
 def test_a_member_that_fails_does_not_keep_the_others_waiting(rng):
     spec = make_spec(48, 3, 97, 3, 2)
-    encoder, batch = pack(spec, random_weights(rng, spec), cpu, "float32"), random_batch(rng, spec, [64])
+    encoder, batch = assemble(spec, random_weights(rng, spec), cpu, "float32"), random_batch(rng, spec, [64])
     first, second = cpu.make_team(2)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(forward, encoder, batch, cpu, first)
@@ -104,17 +161,17 @@ def test_a_member_that_fails_does_not_keep_the_others_waiting(rng):
 def test_float32_reference_keeps_its_dtype_in_every_block(rng):
     spec = make_spec(16, 2, 20, 1, 1)
     batch, workspace = random_batch(rng, spec, [3, 4]), reference.make_team(1)[0]
-    encoder = pack(spec, random_weights(rng, spec), reference, "float32")
-    x = reference.embedding(batch.ids, batch.type_ids, batch.position_ids, encoder.embedding, workspace)
-    results = [x, reference.attention_block(x, batch.offsets, encoder.layers[0].attention, None, workspace)]
-    results += [reference.feed_forward_block(x, encoder.layers[0].feed_forward, workspace)]
-    results += [reference.classification_head(x, encoder.head, workspace)]
-    assert [result.dtype for result in results] == [np.float32] * 4
+    encoder = assemble(spec, random_weights(rng, spec), reference, "float32")
+    stream = reference.embedding(batch.ids, batch.type_ids, batch.position_ids, encoder.embedding, workspace)
+    results = [*stream, *reference.attention_block(stream, batch.offsets, encoder.layers[0].attention, None, workspace)]
+    results += reference.feed_forward_block(stream, encoder.layers[0].feed_forward, workspace)
+    results += [reference.head(stream, batch.offsets, encoder.head, workspace)]
+    assert [result.dtype for result in results] == [np.float32] * 7
 
 
 def test_a_workspace_carries_nothing_from_one_shard_to_the_next(rng):
     spec = make_spec(48, 3, 97, 2, 1)
-    encoder, workspace = pack(spec, random_weights(rng, spec), cpu, "float32"), cpu.make_team(1)[0]
+    encoder, workspace = assemble(spec, random_weights(rng, spec), cpu, "float32"), cpu.make_team(1)[0]
     batches = [random_batch(rng, spec, lengths) for lengths in ([64, 64], [3], [30, 1, 1], [64, 64, 64])]
     fresh = [forward(encoder, batch, cpu, cpu.make_team(1)[0]) for batch in batches]
     for batch, expected in zip(batches * 2, fresh * 2, strict=True):

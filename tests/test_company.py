@@ -57,7 +57,7 @@ def test_sixty_four_callers_get_their_bits_among_cancellations_failures_and_fork
             raise DeliberateError("on purpose")
         return forward(encoder, batch, ops, workspace)
 
-    monkeypatch.setattr("numbert.engine.scorer.forward", fail_at_bad_ones)
+    monkeypatch.setattr("numbert.engine.runner.forward", fail_at_bad_ones)
 
     async def give_up(pairs):
         with pytest.raises(asyncio.TimeoutError):
@@ -83,7 +83,7 @@ def test_sixty_four_callers_get_their_bits_among_cancellations_failures_and_fork
     with ThreadPoolExecutor(64) as callers:
         list(callers.map(work, range(64)))
     wait_until_idle(crew_of_four)
-    assert model._scorer._lane.queue.size == 0
+    assert model._scorer.runner.lane.queue.size == 0
     assert model.predict(PAIRS).tobytes() == scores.tobytes()
 
 

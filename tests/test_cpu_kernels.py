@@ -8,15 +8,17 @@ import pytest
 
 pytest.importorskip("numba", reason="the CPU kernels need Numba")
 from numbert.kernels.cpu import linear, packing
-from numbert.kernels.cpu.attention import attend
+from numbert.kernels.cpu.attention import attend, scratch_size
 from numbert.kernels.cpu.elementwise import add_and_normalize
 from numbert.kernels.cpu.isa import ISA, LANES, TILE_ROWS, TILE_WIDTH
 from numbert.kernels.cpu.jit import kernel
 from numbert.kernels.cpu.operands import Operand
 from numbert.kernels.cpu.packing import aligned_empty, pack_linear, pack_norm, round_up
+from numbert.kernels.cpu.positions import ScoreRule, pack_positions
 from numbert.kernels.cpu.simd import load, store, transpose_block
 from numbert.kernels.cpu.vector_math import exp, gelu, tanh
-from numbert.kernels.parameters import LayerNorm, Linear
+from numbert.kernels.parameters import DistanceBias, FeedForward, Linear, Norm, Rotary, Stream
+from numbert.kernels.positions import rotary_tables
 from numbert.kernels.reference import blocks as reference
 
 PRECISIONS = ["float32", "high", "bfloat16", "int8"]
@@ -46,9 +48,10 @@ def transpose(x, out):
 
 
 @kernel
-def normalize_rows(a, b, norm, out):
-    for i in range(a.shape[0]):
-        add_and_normalize(a, i * a.shape[1], b, i * a.shape[1], norm, out, i * a.shape[1])
+def add_and_normalize_rows(sums, change, norm, out):
+    for i in range(sums.shape[0]):
+        at = i * sums.shape[1]
+        add_and_normalize(sums, at, change, at, norm, out, at)
 
 
 def grid(low: float, high: float) -> np.ndarray:
@@ -125,9 +128,11 @@ def test_transpose_block(rng):
 @pytest.mark.parametrize("width", [1, LANES - 1, LANES, TILE_WIDTH, 312, 384])
 def test_add_and_normalize(rng, width):
     a, b = (rng.standard_normal((5, width)).astype(np.float32) * 10 + 3 for _ in range(2))
-    norm = LayerNorm(*rng.standard_normal((2, width)).astype(np.float32), 1e-6)
+    norm = Norm(*rng.standard_normal((2, width)).astype(np.float32), 1e-6)
     out = np.full((5, round_up(width)), np.nan, np.float32)
-    normalize_rows(filled(a), filled(b), pack_norm(norm), out)
+    sums = filled(a)
+    add_and_normalize_rows(sums, filled(b), pack_norm(norm), out)
+    assert (sums[:, :width] == a + b).all()
     exact = reference.layer_norm(a.astype(np.float64) + b, norm)
     np.testing.assert_allclose(out[:, :width], exact, atol=1e-5)  # numbers of size 1 to 4 after a few roundings of 3e-7
     assert (out[:, width:] == 0).all()
@@ -203,25 +208,42 @@ def test_int8_takes_the_largest_numbers_without_saturation():
     np.testing.assert_allclose(out[0, 0], -6.0 * inputs, rtol=1e-6)  # three roundings of 6e-8
 
 
+@pytest.mark.parametrize("keeps_sum", [False, True])
+@pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("rows", [1, linear.ROW_BLOCK + 1])
-def test_feed_forward(rng, rows):
+def test_feed_forward(rng, rows, gated, keeps_sum):
     width, inner = 50, 97
-    up, down = random_linear(rng, inner, width), random_linear(rng, width, inner)
-    norm = LayerNorm(*rng.standard_normal((2, width)).astype(np.float32), 1e-12)
-    x = rng.standard_normal((rows, width)).astype(np.float32)
+    up, gate, down = (random_linear(rng, *sizes) for sizes in ((inner, width), (inner, width), (width, inner)))
+    norm = Norm(*rng.standard_normal((2, width)).astype(np.float32), 1e-12)
+    total, normed = rng.standard_normal((2, rows, width)).astype(np.float32)
+    given = Stream(total, normed) if keeps_sum else Stream(normed, normed)
+    weights = FeedForward(up, gate if gated else None, down, "gelu", norm, keeps_sum)
     exact = reference.feed_forward_block(
-        x.astype(np.float64), reference.FeedForwardWeights(up, down, norm), reference.Workspace()
+        Stream(*(part.astype(np.float64) for part in given)), weights, reference.Workspace()
     )
-    out = filled(x)
+    out = filled(given.normed)
+    stream = Stream(filled(total), out) if keeps_sum else Stream(out, out)
     hidden, product = (aligned_empty(linear.ROW_BLOCK, round_up(size)) for size in (inner, width))
-    layers = (pack_linear(up, "float32"), pack_linear(down, "float32"))
-    linear.feed_forward(out, *layers, pack_norm(norm), scratch(rows, round_up(inner)), hidden, product)
-    np.testing.assert_allclose(out[:, :width], exact, atol=2e-5)  # LayerNorm scales up roundings; worst seen 3e-6
+    operand = scratch(rows, round_up(inner))
+    packed = [None if layer is None else pack_linear(layer, "float32") for layer in (up, weights.gate, down)]
+    linear.feed_forward(stream, *packed, pack_norm(norm), operand, hidden, product)
+    # LayerNorm scales up roundings; worst seen 3e-6, and twice as much where gates multiply
+    np.testing.assert_allclose(stream.normed[:, :width], exact.normed, atol=2e-5)
+    np.testing.assert_allclose(stream.sum[:, :width], exact.sum, atol=2e-5)
 
 
+def random_rule(rng, kind: str, heads: int, width: int, longest: int):
+    """A rule of positions for so many heads; None where it does not suit them."""
+    if kind == "distance":
+        return DistanceBias(rng.standard_normal((heads, 2 * longest - 1)).astype(np.float32))
+    return rotary_tables(longest, width, 100.0) if kind == "rotary" else None
+
+
+@pytest.mark.parametrize("kind", ["none", "distance"])
+@pytest.mark.parametrize("reach", [None, (0, 0), (3, 1), (TILE_WIDTH, LANES - 1), (64, 64)])
 @pytest.mark.parametrize("width", [1, 26, TILE_WIDTH, 64])
 @pytest.mark.parametrize("lengths", [[1], [LANES, LANES + 1, 1], [TILE_WIDTH + 1, 2, 77], [130]])
-def test_attend(rng, width, lengths):
+def test_attend(rng, width, lengths, reach, kind):
     heads, padded = 3, round_up(width)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     tokens = offsets[-1]
@@ -229,21 +251,38 @@ def test_attend(rng, width, lengths):
     filled_query = packing.fill_up(query, heads, tokens, padded)
     key_value = packing.fill_up(np.concatenate([key, value]), 2 * heads, tokens + TILE_WIDTH, padded)
     key_value[:, tokens:] = np.nan  # what lies behind the last pair must not matter
-    longest = round_up(max(lengths))
-    key_panels, scores = (
-        np.full(padded * longest, np.nan, np.float32),
-        np.full((TILE_ROWS, longest), np.nan, np.float32),
-    )
-    context, scale = np.full((tokens, heads * padded), np.nan, np.float32), 1 / math.sqrt(width)
-    sums = np.empty(TILE_ROWS, np.float32)
-    positions = np.zeros(len(lengths), np.int64)
-    attend(filled_query, offsets, positions, key_value, offsets, scale, None, key_panels, scores, sums, context)
+    positions = random_rule(rng, kind, heads, width, max(lengths))
+    scratch = np.full(scratch_size(max(lengths), padded), np.nan, np.float32)
+    context = np.full((tokens, heads * padded), np.nan, np.float32)
+    rule = ScoreRule(1 / math.sqrt(width), pack_positions(positions), reach)
+    attend(filled_query, offsets, np.zeros(len(lengths), np.int64), key_value, offsets, rule, scratch, context)
     for start, end in itertools.pairwise(offsets):
         q, k, v = (part[:, start:end].astype(np.float64) for part in (query, key, value))
-        exact = reference.softmax(q @ k.transpose(0, 2, 1) * scale) @ v  # (H, L, D)
+        places = np.arange(end - start)
+        scores = q @ k.transpose(0, 2, 1) * rule.scale + reference.distance_scores(places, positions)
+        exact = reference.softmax(reference.hide(scores, places, reach)) @ v  # (H, L, D)
         got = context[start:end].reshape(-1, heads, padded).transpose(1, 0, 2)
-        np.testing.assert_allclose(got[..., :width], exact, atol=5e-6)  # values up to 4, scores up to 5; seen 9e-7
+        np.testing.assert_allclose(got[..., :width], exact, atol=5e-6)  # values up to 4, scores up to 8; seen 9e-7
         assert (got[..., width:] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("width", [TILE_WIDTH, 2 * TILE_WIDTH, 3 * TILE_WIDTH])
+def test_project_heads_turns_queries_and_keys_by_their_places(rng, width, dtype):
+    heads, inputs, rows = 2, 70, linear.ROW_BLOCK + 3
+    layer, places = random_linear(rng, 3 * heads * width, inputs), rng.integers(0, 50, rows)
+    rotary, x = rotary_tables(50, width, 100.0), filled(rng.standard_normal((rows, inputs)).astype(np.float32))
+    results = []
+    for rule in (None, rotary):
+        out = np.full((3 * heads, rows + 5, width), np.nan, np.float32)
+        operand = scratch(rows, round_up(inputs))
+        linear.project_heads(x, places, pack_linear(layer, dtype), rule, 2 * heads, operand, out, 4)
+        assert np.isnan(out[:, [0, 1, 2, 3, -1]]).all()
+        results.append(out[:, 4:-1])
+    plain, turned = results
+    exact = reference.turn(plain[: 2 * heads].astype(np.float64), places, Rotary(*(t.astype(float) for t in rotary)))
+    np.testing.assert_allclose(turned[: 2 * heads], exact, atol=2e-6)  # two products of size 4 and their sum
+    assert (turned[2 * heads :] == plain[2 * heads :]).all()
 
 
 @pytest.mark.parametrize("dtype", PRECISIONS)

@@ -26,10 +26,11 @@ if os.environ.get("NUMBA_ENABLE_CUDASIM") != "1":
 
 from numba import cuda
 from numbert import CrossEncoder
-from numbert.engine.encoder import forward, pack
+from numbert.engine.assembly import assemble
+from numbert.engine.encoder import forward
 from numbert.kernels.cuda import blocks, linear, packing
 from numbert.kernels.cuda.primitives import SIMULATED
-from numbert.kernels.parameters import LayerNorm, Linear
+from numbert.kernels.parameters import Linear, Norm, Stream
 from numbert.kernels.reference import blocks as reference
 
 PAIRS = [("how many people", "Seven people."), ("rain", ""), ("", "It rains in a town by the river, often at night.")]
@@ -121,7 +122,7 @@ def test_linear_with_blocks_as_large_as_on_hardware(rng, workspace):
 @pytest.mark.parametrize("width", [1, 31, 48, 70])
 def test_normalize(rng, workspace, width):
     x = (rng.standard_normal((5, width)) * 10 + 3).astype(np.float32)
-    norm = LayerNorm(*rng.standard_normal((2, width)).astype(np.float32), 1e-6)
+    norm = Norm(*rng.standard_normal((2, width)).astype(np.float32), 1e-6)
     rows = upload(workspace, x)
     blocks._normalize(rows, packing.pack_norm(norm), workspace)
     got = workspace.fetch(rows)
@@ -134,17 +135,14 @@ def test_normalize(rng, workspace, width):
 def test_attention_block(rng, workspace, lengths, relative_buckets):
     spec = replace(make_spec(52, 4, 30, 1, 1), relative_buckets=relative_buckets, max_positions=80)  # heads of 13
     weights, offsets = random_weights(rng, spec), np.concatenate([[0], np.cumsum(lengths)])
-    fast, exact = (pack(spec, weights, ops, "float32") for ops in (blocks, reference))
+    fast, exact = (assemble(spec, weights, ops, "float32").layers[0].attention for ops in (blocks, reference))
     x = rng.standard_normal((offsets[-1], 52)).astype(np.float32)
-    for name in ("attention_block", "first_token_attention_block"):
-        got = getattr(blocks, name)(
-            upload(workspace, x), offsets, fast.layers[0].attention, fast.relative_bias, workspace
-        )  # fmt: skip
-        expected = getattr(reference, name)(
-            x, offsets, exact.layers[0].attention, exact.relative_bias, reference.Workspace()
-        )  # fmt: skip
+    for rows in (None, offsets[:-1]):
+        sent = upload(workspace, x)
+        got = blocks.attention_block(Stream(sent, sent), offsets, fast, rows, workspace)
+        expected = reference.attention_block(Stream(x, x), offsets, exact, rows, reference.Workspace())
         # After LayerNorm, numbers of size 1 to 3, from sums in another order: seen 2e-6.
-        np.testing.assert_allclose(workspace.fetch(got)[:, :52], expected, atol=2e-5)
+        np.testing.assert_allclose(workspace.fetch(got.normed)[:, :52], expected.normed, atol=2e-5)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("bfloat16", 0.1)])
@@ -152,8 +150,8 @@ def test_attention_block(rng, workspace, lengths, relative_buckets):
 def test_forward_equals_reference(rng, hidden, heads, inner, layers, labels, precision, tolerance):
     spec = make_spec(hidden, heads, inner, layers, labels)
     weights, batch = random_weights(rng, spec), random_batch(rng, spec, [1, 31, 33, 5])
-    fast = forward(pack(spec, weights, blocks, precision), batch, blocks, blocks.make_team(1)[0])
-    exact = forward(pack(spec, weights, reference, "float64"), batch, reference, reference.make_team(1)[0])
+    fast = forward(assemble(spec, weights, blocks, precision), batch, blocks, blocks.make_team(1)[0])
+    exact = forward(assemble(spec, weights, reference, "float64"), batch, reference, reference.make_team(1)[0])
     assert fast.dtype == np.float32
     np.testing.assert_allclose(fast, exact, atol=tolerance)  # bfloat16: 8 bits of each factor, as on the processor
 
@@ -174,7 +172,7 @@ def test_predict_equals_the_cpu_and_the_reference(name):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_score_of_a_pair_has_the_same_bits_in_any_batch(rng, precision):
     spec = make_spec(48, 3, 97, 2, 1)
-    encoder, workspace = pack(spec, random_weights(rng, spec), blocks, precision), blocks.make_team(1)[0]
+    encoder, workspace = assemble(spec, random_weights(rng, spec), blocks, precision), blocks.make_team(1)[0]
     lengths = [7, 33, 1]
     alone = random_batch(rng, spec, lengths)
     together = forward(encoder, alone, blocks, workspace)
@@ -190,7 +188,7 @@ def test_a_copy_shares_the_weights_and_a_pickle_is_refused():
 
     model = CrossEncoder(GOLDENS / "narrow", device="cuda")
     twin = copy.deepcopy(model)
-    assert twin._scorer._encoder is model._scorer._encoder
+    assert twin._scorer.runner._encoder is model._scorer.runner._encoder
     with pytest.raises(RuntimeError, match="GPU memory cannot be pickled"):
         pickle.dumps(model)
 

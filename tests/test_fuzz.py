@@ -51,8 +51,8 @@ def test_a_wrong_truncation_is_seen(hold, failed, monkeypatch):
 def test_a_wrong_kernel_is_seen(hold, failed, monkeypatch):
     from numbert.kernels.cpu import blocks
 
-    head = blocks.classification_head
-    monkeypatch.setattr(blocks, "classification_head", lambda *arguments: head(*arguments) * np.float32(1.001))
+    head = blocks.head
+    monkeypatch.setattr(blocks, "head", lambda *arguments: head(*arguments) * np.float32(1.001))
     with pytest.raises(failed, match="wrong: cpu"):
         hold("sound-narrow")
 

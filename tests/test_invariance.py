@@ -101,7 +101,7 @@ def test_a_process_forked_after_predict_can_predict(models, pairs):
 
 
 def test_callers_leave_no_buffers_behind(models, pairs, crew_of_four):
-    lane = models[2]._scorer._lane
+    lane = models[2]._scorer.runner.lane
     for count in (1, 10, 61) * 6:
         thread = threading.Thread(target=models[2].predict, args=(pairs[:count],))
         thread.start()
@@ -117,7 +117,7 @@ def test_an_error_in_a_request_that_is_shared_reaches_the_caller(monkeypatch, ba
         raise MemoryError("no room")
 
     model = CrossEncoder(num_threads=2, backend=backend)
-    monkeypatch.setattr("numbert.engine.scorer.forward", fail)
+    monkeypatch.setattr("numbert.engine.runner.forward", fail)
     with pytest.raises(MemoryError, match="no room"):
         model.predict(("q", "word " * 100))
 
@@ -132,7 +132,7 @@ def test_an_error_in_one_of_the_threads_that_share_a_request_is_the_one_that_is_
         return forward(encoder, batch, ops, workspace)
 
     with monkeypatch.context() as patch:
-        patch.setattr("numbert.engine.scorer.forward", fail_on_second)
+        patch.setattr("numbert.engine.runner.forward", fail_on_second)
         with pytest.raises(MemoryError, match="no room"):
             model.predict(pair)
     assert bits(model.predict(pair)) == expected

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT
-from numbert.kernels.parameters import LayerNorm
+from numbert.kernels.parameters import Embedding, Norm
 from numbert.kernels.reference import blocks as reference
 
 pytest.importorskip("numba", reason="the kernel cache is Numba's")
@@ -19,12 +19,13 @@ import json, logging, sys
 logging.basicConfig()
 import numpy as np
 from numbert.kernels.cpu import blocks, elementwise
-from numbert.kernels.parameters import LayerNorm
+from numbert.kernels.parameters import Embedding, Norm
 table, ids = np.arange(240, dtype=np.float32).reshape(5, 48) % 7, np.arange(5, dtype=np.int32)
-weights = blocks.pack_embedding(table, table, table, LayerNorm(table[1], table[2], 1e-12), "float32")
+embedding = Embedding(table, table, table, Norm(table[1], table[2], 1e-12), None)
+weights = blocks.pack_embedding(embedding, "float32")
 print("ready", flush=True)
 sys.stdin.readline()
-x = blocks.embedding(ids, ids[::-1].copy(), ids, weights, blocks.make_team(1)[0])
+x = blocks.embedding(ids, ids[::-1].copy(), ids, weights, blocks.make_team(1)[0]).normed
 print(json.dumps({"x": x.tolist(), "hits": sum(elementwise.embed.stats.cache_hits.values())}))
 """
 
@@ -59,8 +60,9 @@ def run_together(cache, count: int) -> list[dict]:
 
 def test_processes_that_fill_a_cache_together_compute_rightly_and_leave_it_whole(tmp_path):
     table, ids = np.arange(240, dtype=np.float32).reshape(5, 48) % 7, np.arange(5, dtype=np.int32)
-    weights = reference.pack_embedding(table, table, table, LayerNorm(table[1], table[2], 1e-12), "float64")
-    expected = reference.embedding(ids, ids[::-1], ids, weights, reference.Workspace())
+    embedding = Embedding(table, table, table, Norm(table[1], table[2], 1e-12), None)
+    weights = reference.pack_embedding(embedding, "float64")
+    expected = reference.embedding(ids, ids[::-1], ids, weights, reference.Workspace()).normed
 
     first = run_together(tmp_path, 4)
     np.testing.assert_allclose(first[0]["x"], expected, atol=1e-5)  # float32, values below 20

@@ -526,7 +526,7 @@ def test_after_an_interrupt_at_any_place_all_threads_are_free_and_the_next_call_
             wait_until_idle(crew)
         interrupted = interrupt_logits(model, pairs, batch_size, place)
         wait_until_idle(crew)
-        assert model._lane.queue.size == 0
+        assert model.runner.lane.queue.size == 0
         backend.forget()
         assert logits_of(model, NEXT).tolist() == [tell_apart(ids_of(pair)) for pair in NEXT]
         assert backend.team_sizes == [num_threads]  # on all threads
@@ -565,11 +565,11 @@ def interrupt_logits(model, pairs, batch_size, place):
 def test_a_deleted_model_is_gone_at_once(crew, monkeypatch, count):
     monkeypatch.setattr(workers, "_crew", crew)
     model = make_scorer(RecordingBackend(shares_shards=True), num_threads=4)
-    encoder = weakref.ref(model._lane.forward)
+    encoder = weakref.ref(model.runner.lane.forward)
     gc.disable()
     try:
         logits_of(model, [("7", f"{number} " * 50) for number in range(3, 3 + count)])
-        gone = weakref.ref(model), weakref.ref(model._lane)
+        gone = weakref.ref(model), weakref.ref(model.runner.lane)
         del model
         assert gone[0]() is None
         wait_until(lambda: gone[1]() is None)  # as soon as the threads have gone to sleep

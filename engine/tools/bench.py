@@ -94,9 +94,10 @@ def bench(model: CrossEncoder, pairs: Sequence[Pair], batch_size: int, rounds: i
     phases = profile(call, rounds, model.backend, model.dtype, model.num_threads, flop) if with_phases else []
     seconds = [_duration(call) for _ in range(rounds)]
     facts = {**_describe(model, load), **_speed(seconds, lengths, sum(flop.values()))}
-    if model.backend != "cpu":
+    chains = model._scorer.runner.peak
+    if chains is None:
         return Report(facts, phases, None)
-    peak = peak_gflops_of_a_thread(model.num_threads)
+    peak = peak_gflops_of_a_thread(chains, model.num_threads)
     facts["peak_gflops_float32"] = round(peak * model.num_threads, 1)
     facts["share_of_float32_peak"] = round(facts["useful_gflops"] / (peak * model.num_threads), 3)
     return Report(facts, phases, peak)
@@ -153,14 +154,16 @@ def _speed(seconds: Sequence[float], lengths: Sequence[int], flop: float) -> dic
     }
 
 
-def peak_gflops_of_a_thread(num_threads: int) -> float:
-    """Return what one thread can multiply and add while all do, and share clock, power and perhaps a core."""
-    from ...kernels.cpu import peak  # here, because it imports Numba
+def peak_gflops_of_a_thread(peak: Any, num_threads: int) -> float:
+    """Return what one thread can multiply and add while all do, and share clock, power and perhaps a core.
+
+    `peak` is the backend's PEAK.
+    """
 
     def rate(_: int) -> float:
         data = peak.start_values()
         seconds = statistics.median(_duration(lambda: peak.run_chains(data)) for _ in range(PEAK_CALLS))
-        return peak.FLOP / seconds / 1e9
+        return float(peak.FLOP / seconds / 1e9)
 
     with ThreadPoolExecutor(num_threads) as threads:
         return statistics.mean(threads.map(rate, range(num_threads)))

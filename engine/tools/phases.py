@@ -6,14 +6,19 @@ here is reported under its own name.
 """
 
 import contextlib
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from ...loaders.spec import ModelSpec
-from .. import scorer
+import numpy as np
+
+from ...loaders.names import tensors_of_head
+from ...loaders.spec import LinearStep, ModelSpec
+from .. import runner, scorer
 from ..backend import choose_backend
+from ..encoder import POOLED_ROWS
 from ..errors import InputError
 
 FORWARD = "forward"  # all of a forward pass: the kernels in it, and what lies between them
@@ -29,9 +34,11 @@ PHASES = {
     "attend": "attention",
     "linear_residual_norm": "output, residual, norm",
     "feed_forward": "feed-forward, residual, norm",
-    "head": "head",
+    "pool": "head",
+    "take_steps": "head",
 }
-OF_THE_SCORER = ("tokenize", "lay_out", "forward")
+# Where the functions stand that are no kernels: under names that are looked up when they are called
+FUNCTIONS = {"tokenize": scorer, "lay_out": scorer, FORWARD: runner}
 
 
 class Phase(NamedTuple):
@@ -78,23 +85,24 @@ def stopwatches(backend: str, dtype: str) -> Iterator[Stopwatch]:
     Raises
     ------
     InputError
-        When the backend is not "cpu".
+        When the backend has no kernels.
     """
-    if backend != "cpu":
-        raise InputError(
-            f"profile: found backend {backend!r}, expected 'cpu', the only one whose kernels are timed; take that one"
-        )
     blocks: dict[str, Any] = vars(choose_backend(backend, dtype)[1])
     kernels = {name: value for name, value in blocks.items() if hasattr(value, "py_func")}  # Numba's dispatchers
-    functions = {name: vars(scorer)[name] for name in OF_THE_SCORER}
+    if not kernels:
+        raise InputError(f"profile: found backend {backend!r}, expected one whose kernels are timed; take 'cpu'")
+    kernels |= {name: value for name, value in blocks.items() if name in PHASES}
+    functions = {name: vars(module)[name] for name, module in FUNCTIONS.items()}
     watch = Stopwatch()
     try:
         blocks.update({name: watch.wrap(name, kernel) for name, kernel in kernels.items()})
-        vars(scorer).update({name: watch.wrap(name, function) for name, function in functions.items()})
+        for name, module in FUNCTIONS.items():
+            setattr(module, name, watch.wrap(name, functions[name]))
         yield watch
     finally:
         blocks.update(kernels)
-        vars(scorer).update(functions)
+        for name, module in FUNCTIONS.items():
+            setattr(module, name, functions[name])
 
 
 def profile(
@@ -127,7 +135,7 @@ def profile(
     for name, seconds in by_name.items():
         phase = PHASES.get(name, name)
         sums[phase] = sums.get(phase, 0.0) + seconds
-    kernels = sum(seconds for name, seconds in by_name.items() if name not in OF_THE_SCORER)
+    kernels = sum(seconds for name, seconds in by_name.items() if name not in FUNCTIONS)
     sums[BETWEEN] = forward - kernels
     sums[REST] = max(available - sum(sums.values()), 0.0)
     available = sum(sums.values())
@@ -145,24 +153,42 @@ def _phase(name: str, seconds: float, rounds: int, available: float, flop: dict[
 def useful_flop_of_phases(spec: ModelSpec, lengths: Sequence[int]) -> dict[str, float]:
     """Count the operations that the logits of pairs of these lengths need, phase by phase.
 
-    No padding, and in the last layer the first token only where that suffices: all tokens need keys and values there,
-    the first alone the rest. A multiplication and an addition are two operations; what is done to single elements
+    No padding, and in the last layer only the rows that are pooled where that suffices: all tokens need keys and values
+    there, those rows the rest. A multiplication and an addition are two operations; what is done to single elements
     (softmax, GELU, normalization) is not counted.
     """
-    c, f, layers = spec.hidden_size, spec.intermediate_size, spec.num_layers
+    c, f = spec.hidden_size, spec.intermediate_size
     tokens, pairs = sum(lengths), len(lengths)
-    rows = (layers - 1) * tokens + pairs  # rows of all layers that are computed as a whole
-    keys_seen = sum(length * ((layers - 1) * length + 1) for length in lengths)
+    last = pairs if spec.pooling in POOLED_ROWS else tokens
+    rows = (spec.num_layers - 1) * tokens + last  # rows of all layers that are computed as a whole
     flop = {
-        PHASES["project_heads"]: 2.0 * c * c * (rows + 2 * layers * tokens),
-        PHASES["attend"]: 2.0 * 2 * c * keys_seen,
+        PHASES["project_heads"]: 2.0 * c * c * (rows + 2 * spec.num_layers * tokens),
+        PHASES["attend"]: 2.0 * 2 * c * sum(_keys_seen(spec, length) for length in lengths),
         PHASES["linear_residual_norm"]: 2.0 * c * c * rows,
-        PHASES["feed_forward"]: 2.0 * 2 * c * f * rows,
-        PHASES["head"]: 2.0 * c * (c + spec.num_labels) * pairs,
+        PHASES["feed_forward"]: 2.0 * (3 if spec.gated else 2) * c * f * rows,
+        PHASES["take_steps"]: 2.0 * pairs * sum(math.prod(shape) for shape in _products_of_head(spec)),
     }
     if spec.embedding_size != c:
         flop[PHASES["linear_rows"]] = 2.0 * spec.embedding_size * c * tokens
     return flop
+
+
+def _keys_seen(spec: ModelSpec, length: int) -> int:
+    """Count, over all layers, the keys that each query of a pair of this length is compared with."""
+    seen = 0
+    for number, rule in enumerate(spec.layers):
+        before, after = rule.reach or (length, length)
+        place = np.arange(length)
+        keys = np.minimum(place + after + 1, length) - np.maximum(place - before, 0)
+        pick = POOLED_ROWS.get(spec.pooling) if number == spec.num_layers - 1 else None
+        seen += int(keys.sum() if pick is None else keys[pick(np.array([0, length]))].sum())
+    return seen
+
+
+def _products_of_head(spec: ModelSpec) -> Iterator[tuple[int, int]]:
+    for step in tensors_of_head(spec.head):
+        if isinstance(step, LinearStep):
+            yield step.outputs, step.inputs
 
 
 def useful_flop(spec: ModelSpec, length: int) -> float:

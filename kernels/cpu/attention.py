@@ -1,7 +1,8 @@
 """Multi-head attention over ragged pairs: softmax(Q K^T / sqrt(D)) V, one head of one pair at a time.
 
 A pair's keys, TILE_ROWS rows of its scores and its values fit in the L1 and L2 caches together, so the plain three
-steps run at the speed of the matrix products; the L x L matrix of scores never exists as a whole.
+steps run at the speed of the matrix products; the L x L matrix of scores never exists as a whole. Where queries see a
+window only, TILE_ROWS of them are compared with no more keys than one of them sees.
 """
 
 from typing import Any
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 from .isa import LANES, TILE_ROWS, TILE_WIDTH
 from .jit import inlined, kernel
 from .micro_kernel import tile
-from .simd import fma, keep_first, load, maximum, reduce_add, reduce_max, splat, store, transpose_block
+from .packing import round_up
+from .positions import ScoreRule, add_distance_scores, seen
+from .simd import keep_between, load, maximum, reduce_add, reduce_max, splat, store, transpose_block
 from .vector_math import exp
 
 ZEROS = np.zeros(TILE_WIDTH, np.float32)  # what the sums of a product without a bias begin with
@@ -30,51 +33,59 @@ def transpose_keys(key: Any, key_at: int, length: int, width: int, panels: Any) 
 
 
 @inlined
-def exponentiate_row(scores: Any, at: int, length: int, scale: float) -> float32:
-    """Replace a row of scores by exp(scale * (score - maximum)) and return the sum.
+def exponentiate_row(scores: Any, at: int, begin: int, first: int, last: int, stop: int, scale: float) -> float32:
+    """Replace a row of scores, from flat position `at` on, by exp(scale * (score - maximum)) and return the sum.
 
-    Columns from `length` on hold the products of what follows the pair in memory; they become 0.
+    Parameters
+    ----------
+    begin, stop : int
+        Columns that are read afterwards; `begin` is a multiple of LANES.
+    first, last : int
+        Those of them that count. The others, before `first` and from `last` on, become 0: they hold products with keys
+        that this query does not see, or with what follows the pair in memory.
     """
-    lowest = splat(float32(-np.inf))
+    lowest, zero = splat(float32(-np.inf)), splat(float32(0))
+    whole = (first + LANES - 1) // LANES * LANES  # the vectors from here to `rest` count as a whole
+    rest = max(last // LANES * LANES, whole)
     highest = lowest
-    whole = length // LANES * LANES
-    for j in range(0, whole, LANES):
+    for j in range(begin, whole, LANES):
+        highest = maximum(highest, keep_between(load(scores, at + j), first - j, last - j, lowest))
+    for j in range(whole, rest, LANES):
         highest = maximum(highest, load(scores, at + j))
-    if whole < length:
-        highest = maximum(highest, keep_first(load(scores, at + whole), length - whole, lowest))
+    for j in range(rest, stop, LANES):
+        highest = maximum(highest, keep_between(load(scores, at + j), first - j, last - j, lowest))
     peak = reduce_max(highest)
-    total = splat(float32(0))
-    for j in range(0, whole, LANES):
+    total = zero
+    for j in range(begin, whole, LANES):
+        weight = keep_between(exp((load(scores, at + j) - peak) * scale), first - j, last - j, zero)
+        store(scores, at + j, weight)
+        total = total + weight
+    for j in range(whole, rest, LANES):
         weight = exp((load(scores, at + j) - peak) * scale)
         store(scores, at + j, weight)
         total = total + weight
-    if whole < length:
-        rest = keep_first(exp((load(scores, at + whole) - peak) * scale), length - whole, splat(float32(0)))
-        store(scores, at + whole, rest)
-        total = total + rest
+    for j in range(rest, stop, LANES):
+        weight = keep_between(exp((load(scores, at + j) - peak) * scale), first - j, last - j, zero)
+        store(scores, at + j, weight)
+        total = total + weight
     return reduce_add(total)
 
 
-@inlined
-def add_bias(scores: Any, at: int, length: int, scale: float, bias: Any, bias_at: int) -> None:
-    """Replace a row of scores by scale * score + bias of each distance."""
-    factor = splat(float32(scale))
-    for j in range(0, length, LANES):
-        store(scores, at + j, fma(load(scores, at + j), factor, load(bias, bias_at + j)))
+def scratch_size(longest: int, width: int) -> int:
+    """Return the numbers that `attend` writes down meanwhile for pairs of up to `longest` tokens."""
+    padded = round_up(longest)
+    return width * padded + TILE_ROWS * padded + TILE_ROWS
 
 
 @kernel
 def attend(
     query: NDArray[float32],
     query_offsets: NDArray[int64],
-    query_positions: NDArray[int64],
+    query_places: NDArray[int64],
     key_value: NDArray[float32],
     offsets: NDArray[int64],
-    scale: float,
-    relative_bias: NDArray[float32] | None,
-    key_panels: NDArray[float32],
-    scores: NDArray[float32],
-    sums: NDArray[float32],
+    rule: ScoreRule,
+    scratch: NDArray[float32],
     context: NDArray[float32],
 ) -> None:
     """Write the attention of each query row over the keys and values of its pair.
@@ -82,21 +93,12 @@ def attend(
     Parameters
     ----------
     query : ndarray, shape (H, queries or more, D')
-        Pair b asks with the rows query_offsets[b] to query_offsets[b+1]; the first of them is query_positions[b] in
+        Pair b asks with the rows query_offsets[b] to query_offsets[b+1]; the first of them is query_places[b] in
         the pair.
     key_value : ndarray, shape (2H, T + TILE_WIDTH, D')
         Keys of all heads, then values; pair b is rows offsets[b] to offsets[b+1]. The rows after T are read, not used.
-    scale : float
-        1 / sqrt(D).
-    relative_bias : ndarray, shape (H, 2 positions - 1 + TILE_WIDTH), or None
-        What is added to the scaled scores; column positions - 1 is distance 0. (With None, Numba leaves the addition
-        out of the machine code.)
-    key_panels : ndarray, shape (D' * longest pair rounded up,)
-        Scratch.
-    scores : ndarray, shape (TILE_ROWS, longest pair rounded up)
-        Scratch; the row length in use is that of the pair.
-    sums : ndarray, shape (TILE_ROWS,)
-        Scratch.
+    rule : ScoreRule
+    scratch : ndarray, shape (scratch_size(longest pair, D'),)
     context : ndarray, shape (queries, H*D')
         Its first row belongs to query_offsets[0].
     """
@@ -107,33 +109,36 @@ def attend(
             continue
         start, length = offsets[pair], offsets[pair + 1] - offsets[pair]
         padded = (length + TILE_WIDTH - 1) // TILE_WIDTH * TILE_WIDTH
+        # The scratch: keys in panels, then TILE_ROWS rows of scores, then the sum of each
+        scores_at = width * padded
+        sums_at = scores_at + TILE_ROWS * padded
         for head in range(heads):
             value_at = ((heads + head) * capacity + start) * width
-            transpose_keys(key_value, (head * capacity + start) * width, length, width, key_panels)
+            transpose_keys(key_value, (head * capacity + start) * width, length, width, scratch)
             for row in range(query_offsets[pair], query_offsets[pair + 1], TILE_ROWS):
                 rows = min(TILE_ROWS, query_offsets[pair + 1] - row)
-                for column in range(0, padded, TILE_WIDTH):
+                place = query_places[pair] + row - query_offsets[pair]
+                first_seen, stop = seen(rule.reach, place, place + rows - 1, length)
+                begin = first_seen // TILE_WIDTH * TILE_WIDTH
+                for column in range(begin, stop, TILE_WIDTH):
                     tile(
                         query, (head * queries + row) * width, width, rows,
-                        key_panels, column * width, TILE_WIDTH, width, ZEROS, 0, scores, column, padded,
+                        scratch, column * width, TILE_WIDTH, width, ZEROS, 0, scratch, scores_at + column, padded,
                     )  # fmt: skip
                 out_at = ((row - query_offsets[0]) * heads + head) * width
                 for i in range(rows):
-                    if relative_bias is not None:
-                        columns = relative_bias.shape[1]
-                        place = query_positions[pair] + row + i - query_offsets[pair]
-                        distance_0 = head * columns + (columns - TILE_WIDTH) // 2
-                        add_bias(scores, i * padded, length, scale, relative_bias, distance_0 - place)
-                        sums[i] = exponentiate_row(scores, i * padded, length, 1.0)
-                    else:
-                        sums[i] = exponentiate_row(scores, i * padded, length, scale)
+                    at = scores_at + i * padded
+                    first, last = seen(rule.reach, place + i, place + i, length)
+                    scale = add_distance_scores(scratch, at, length, head, place + i, rule)
+                    scratch[sums_at + i] = exponentiate_row(scratch, at, begin, first, last, stop, scale)
                 for column in range(0, width, TILE_WIDTH):
                     tile(
-                        scores, 0, padded, rows, key_value, value_at + column, width, length,
+                        scratch, scores_at + begin, padded, rows,
+                        key_value, value_at + begin * width + column, width, stop - begin,
                         ZEROS, 0, context, out_at + column, heads * width,
                     )  # fmt: skip
                 for i in range(rows):
-                    inverse = float32(1) / sums[i]
+                    inverse = float32(1) / scratch[sums_at + i]
                     for column in range(0, width, LANES):
                         at = out_at + i * heads * width + column
                         store(context, at, load(context, at) * inverse)

@@ -1,38 +1,32 @@
 """The CPU backend: the blocks of kernels/reference/blocks.py under the same names and signatures.
 
 Start here: each block takes its scratch from the workspace, calls one to four kernels, and returns. Nothing is checked;
-ids, offsets and shapes have been proven before (a wrong id would read outside its table). A block may overwrite `x`.
+ids, offsets and shapes have been proven before (a wrong id would read outside its table). A block may overwrite the
+stream that it is given.
 
 What is saved against the reference, all of it exact up to rounding:
 
-- the biases of keys and values disappear (fusing.py);
+- biases of keys and values disappear (fusing.py);
 - vectors of position and token type are added once, at load;
-- in the last layer only the first token's query, output and feed-forward are computed.
+- in the last layer only the rows that are pooled have queries, output and feed-forward.
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 from numpy import float32, int32, int64
 from numpy.typing import NDArray
 
-from ..fusing import fuse_attention
-from ..parameters import LayerNorm, Linear
-from .attention import attend
+from ..fusing import drop_key_bias, fill_up_heads, fold_value_bias
+from ..parameters import Attention, Embedding, FeedForward, Head, Linear, Positions, Rotary, Stream
+from . import cache, peak, positions
+from .attention import attend, scratch_size
 from .elementwise import embed
-from .isa import TILE_ROWS, TILE_WIDTH
-from .linear import GELU, RELU, ROW_BLOCK, TANH, feed_forward, head, linear_residual_norm, linear_rows, project_heads
-from .packing import (
-    PackedLinear,
-    PackedNorm,
-    fill_up,
-    pack_float32,
-    pack_linear,
-    pack_norm,
-    round_up,
-    take_panels,
-)
+from .head import PackedStep, output_width, pack_steps, pool, take_steps
+from .isa import ISA, TILE_WIDTH
+from .linear import ROW_BLOCK, feed_forward, linear_residual_norm, linear_rows, project_heads
+from .packing import PackedLinear, PackedNorm, fill_up, pack_float32, pack_linear, pack_norm, round_up, take_panels
+from .positions import ScoreRule
 from .workspace import Workspace, make_team
 
 Floats = NDArray[float32]
@@ -42,7 +36,17 @@ __all__ = ["Workspace", "make_team"]  # the backend's, beside the blocks below
 LARGEST_SHARD = 384
 SHARES_SHARDS = True
 MOST_WORKERS = None
-HEAD_ACTIVATIONS = {"tanh": TANH, "gelu": GELU, "relu": RELU}
+DTYPES = ("float32", "bfloat16", "int8")
+LOWERS_FLOAT32 = True
+PICKLES = True
+PEAK = peak
+NO_PLACES = np.zeros(0, int64)  # where nothing is turned by its place
+
+
+def describe() -> dict[str, str]:
+    """Return what is computed with, and where machine code is kept."""
+    return {"instruction_set": ISA.name, "kernel_cache": str(cache.DIRECTORY or "in memory only")}
+
 
 # ---- weights
 
@@ -50,10 +54,11 @@ HEAD_ACTIVATIONS = {"tanh": TANH, "gelu": GELU, "relu": RELU}
 class EmbeddingWeights(NamedTuple):
     """Tables for `embedding`."""
 
-    word: Floats  # (vocabulary, C')
-    place: Floats  # (token types * positions, C'): row type * positions + position
-    positions: int
+    word: Floats  # (vocabulary, E')
+    place: Floats  # (token types * positions, E'): row type * positions + position
+    positions: int  # 0: none, and `place` has a row for each token type
     norm: PackedNorm
+    projection: PackedLinear | None
 
 
 class AttentionWeights(NamedTuple):
@@ -62,76 +67,90 @@ class AttentionWeights(NamedTuple):
     query_key_value: PackedLinear  # (3*H*D', C')
     output: PackedLinear  # (C', H*D')
     norm: PackedNorm
-    num_heads: int
-    scale: float  # 1 / sqrt(D)
+    heads: int
+    rule: ScoreRule
+    keeps_sum: bool
 
 
 class FeedForwardWeights(NamedTuple):
     """Packed weights of a feed-forward block."""
 
     up: PackedLinear  # (F', C')
+    gate: PackedLinear | None  # (F', C')
     down: PackedLinear  # (C', F')
     norm: PackedNorm
 
 
 class HeadWeights(NamedTuple):
-    """Packed weights of the classification head."""
+    """Packed weights of the head."""
 
-    dense: PackedLinear  # (C', C')
-    activation: int
-    output: PackedLinear  # (labels', C')
+    pooling: str
+    steps: tuple[PackedStep, ...]
     num_labels: int
 
 
-def pack_embedding(
-    word: Floats, position: Floats, token_type: Floats, norm: LayerNorm, precision: str
-) -> EmbeddingWeights:
-    """Add up every token type with every position, and fill up the rows."""
-    width = round_up(word.shape[1])
-    place = (token_type[:, None] + position[None]).reshape(-1, word.shape[1])
+def pack_positions(rule: Positions, precision: str) -> Positions:
+    """Fill up the tables of a rule; the layers with the same rule share them."""
+    return positions.pack_positions(rule)
+
+
+def pack_embedding(embedding: Embedding, precision: str) -> EmbeddingWeights:
+    """Add up every token type with every position, and fill up the rows; embeddings stay float32."""
+    word, width = embedding.word, round_up(embedding.word.shape[1])
+    nothing = np.zeros((1, word.shape[1]), float32)
+    types = nothing if embedding.token_type is None else embedding.token_type
+    rows = nothing if embedding.position is None else embedding.position
+    place = (types[:, None] + rows[None]).reshape(-1, word.shape[1])
     if word.shape[1] != width:  # else it stays where it is: the largest array of all
         word = fill_up(word, len(word), width)
-    return EmbeddingWeights(word, fill_up(place, len(place), width), len(position), pack_norm(norm))
+    return EmbeddingWeights(
+        word,
+        fill_up(place, len(place), width),
+        0 if embedding.position is None else len(embedding.position),
+        pack_norm(embedding.norm),
+        None if embedding.projection is None else pack_float32(embedding.projection),
+    )
 
 
-def pack_attention(
-    query: Linear, key: Linear, value: Linear, output: Linear, norm: LayerNorm, num_heads: int, precision: str
-) -> AttentionWeights:
+def pack_attention(attention: Attention, precision: str) -> AttentionWeights:
     """Pack queries, keys and values as one matrix."""
-    query, key, value, output = fuse_attention(query, key, value, output, num_heads, unit=TILE_WIDTH)
-    together = Linear(*(np.concatenate(parts) for parts in zip(query, key, value, strict=True)))
+    fused = fold_value_bias(fill_up_heads(drop_key_bias(attention), unit=TILE_WIDTH))
+    parts = (fused.query, fused.key, fused.value)
+    together = Linear(
+        np.concatenate([part.weight for part in parts]),
+        np.concatenate([fill_up(part.bias, len(part.weight)) for part in parts]),
+    )
     return AttentionWeights(
         pack_linear(together, precision),
-        pack_linear(output, precision),
-        pack_norm(norm),
-        num_heads,
-        1 / math.sqrt(output.weight.shape[0] / num_heads),
+        pack_linear(fused.output, precision),
+        pack_norm(fused.norm),
+        fused.heads,
+        ScoreRule(fused.scale, fused.positions, fused.reach),
+        fused.keeps_sum,
     )
 
 
-def pack_feed_forward(up: Linear, down: Linear, norm: LayerNorm, precision: str) -> FeedForwardWeights:
-    """Pack both layers."""
-    return FeedForwardWeights(pack_linear(up, precision), pack_linear(down, precision), pack_norm(norm))
+def pack_feed_forward(feed_forward: FeedForward, precision: str) -> FeedForwardWeights:
+    """Pack the layers.
 
-
-def pack_head(dense: Linear, activation: str, output: Linear, precision: str) -> HeadWeights:
-    """Pack both layers; the head is a thousandth of the work and stays float32."""
-    return HeadWeights(
-        pack_float32(dense),
-        HEAD_ACTIVATIONS[activation],
-        pack_float32(output),
-        len(output.bias),
+    Raises
+    ------
+    NotImplementedError
+        When the activation is another than "gelu".
+    """
+    if feed_forward.activation != "gelu":
+        raise NotImplementedError(f"feed-forward blocks with {feed_forward.activation!r}, only with 'gelu'")
+    return FeedForwardWeights(
+        pack_linear(feed_forward.up, precision),
+        None if feed_forward.gate is None else pack_linear(feed_forward.gate, precision),
+        pack_linear(feed_forward.down, precision),
+        pack_norm(feed_forward.norm),
     )
 
 
-def pack_projection(layer: Linear, precision: str) -> PackedLinear:
-    """Pack the layer from the embedding size to the hidden size; it belongs to the embedding and stays float32."""
-    return pack_float32(layer)
-
-
-def pack_relative_bias(bias: Floats, precision: str) -> Floats:
-    """Add columns that whole vectors may read beyond the longest distance: (H, 2 positions - 1 + TILE_WIDTH)."""
-    return fill_up(bias, bias.shape[0], bias.shape[1] + TILE_WIDTH)
+def pack_head(head: Head, precision: str) -> HeadWeights:
+    """Pack the layers of the head, which stay float32."""
+    return HeadWeights(head.pooling, pack_steps(head.steps), output_width(head.steps))
 
 
 # ---- blocks
@@ -143,112 +162,88 @@ def embedding(
     position_ids: NDArray[int32],
     weights: EmbeddingWeights,
     workspace: Workspace,
-) -> Floats:
-    """Look up and normalise the vector of each token: (T, C')."""
+) -> Stream:
+    """Look up, normalise and project the vector of each token: (T, C')."""
     rows = slice(*workspace.rows_of(len(ids)))
-    places = type_ids[rows] * int32(weights.positions) + position_ids[rows]
+    places = type_ids[rows] * int32(weights.positions) + position_ids[rows] if weights.positions else type_ids[rows]
     x = workspace.take("x", len(places), weights.word.shape[1])
     embed(ids[rows], places, weights.word, weights.place, weights.norm, x)
-    return x
-
-
-def projection(x: Floats, weights: PackedLinear, workspace: Workspace) -> Floats:
-    """Bring embeddings to the hidden size: (T, C')."""
-    projected = workspace.take("projected", len(x), len(weights.bias))
-    linear_rows(x, 0, len(x), weights, workspace.operand(1), projected)
-    return projected
+    if weights.projection is not None:
+        looked_up, x = x, workspace.take("projected", len(x), len(weights.projection.bias))
+        linear_rows(looked_up, 0, len(x), weights.projection, workspace.operand(1), x)
+    return Stream(x, x)
 
 
 def attention_block(
-    x: Floats,
+    stream: Stream,
     offsets: NDArray[int64],
     weights: AttentionWeights,
-    relative_bias: Floats | None,
+    rows: NDArray[int64] | None,
     workspace: Workspace,
-) -> Floats:
-    """Attend within each pair, add to x and normalise, in place: (T, C')."""
-    heads, first = weights.num_heads, workspace.rows_of(int(offsets[-1]))[0]
-    qkv = workspace.take_shared("query_key_value", 3 * heads, int(offsets[-1]) + TILE_WIDTH, _head_width(weights))
-    project_heads(x, weights.query_key_value, workspace.operand(x.shape[1]), qkv, first)
+) -> Stream:
+    """Attend within each pair, add to the sum and normalise, in place: (T, C'), or (rows, C')."""
+    total, first = int(offsets[-1]), workspace.rows_of(int(offsets[-1]))[0]
+    x, layer, heads, rule = stream.normed, weights.query_key_value, weights.heads, weights.rule
+    width, operand = len(layer.bias) // (3 * heads), workspace.operand(x.shape[1])
+    turn = rule.positions
+    places = places_of(offsets, first, len(x)) if isinstance(turn, Rotary) else NO_PLACES
+    if rows is None:
+        qkv = workspace.take_shared("query_key_value", 3 * heads, total + TILE_WIDTH, width)
+        project_heads(x, places, layer, turn, 2 * heads, operand, qkv, first)
+        query, key_value = qkv[:heads], qkv[heads:]
+        query_offsets, query_places = np.clip(offsets, first, first + len(x)), np.maximum(first - offsets[:-1], 0)
+    else:
+        own = (rows >= first) & (rows < first + len(x))
+        query_offsets, query_places = np.concatenate([[0], np.cumsum(own)]), rows - offsets[:-1]
+        key_value = workspace.take_shared("query_key_value", 2 * heads, total + TILE_WIDTH, width)
+        part = len(layer.panels) // 3
+        project_heads(x, places, take_panels(layer, part, 3 * part), turn, heads, operand, key_value, first)
+        stream = _take_rows(stream, rows[own] - first, weights.keeps_sum, workspace)
+        query, places = workspace.take("query", heads, len(stream.normed), width), query_places[own]
+        project_heads(stream.normed, places, take_panels(layer, 0, part), turn, heads, operand, query, 0)
     workspace.meet()
-    query_offsets = np.clip(offsets, first, first + len(x))
-    positions = np.maximum(first - offsets[:-1], 0)
-    return _attend(x, qkv[:heads], query_offsets, positions, qkv[heads:], offsets, weights, relative_bias, workspace)
+    context = workspace.take("context", len(stream.normed), heads * width)
+    scratch = workspace.take("scratch", scratch_size(int(np.diff(offsets).max()), width))
+    attend(query, query_offsets, query_places, key_value, offsets, rule, scratch, context)
+    if weights.keeps_sum and stream.normed is stream.sum:  # the first block: what it has read is overwritten no more
+        stream = Stream(stream.sum, workspace.take("normed", *stream.sum.shape))
+    product = workspace.take("product", ROW_BLOCK, stream.sum.shape[1])
+    operand = workspace.operand(context.shape[1])
+    linear_residual_norm(context, weights.output, weights.norm, operand, product, stream)
+    return stream
 
 
-def first_token_attention_block(
-    x: Floats,
-    offsets: NDArray[int64],
-    weights: AttentionWeights,
-    relative_bias: Floats | None,
-    workspace: Workspace,
-) -> Floats:
-    """Compute the rows of `attention_block` that belong to first tokens: (B, C')."""
-    heads, total, first = weights.num_heads, int(offsets[-1]), workspace.rows_of(int(offsets[-1]))[0]
-    own = (offsets[:-1] >= first) & (offsets[:-1] < first + len(x))  # pairs whose first token is a row of x
-    first_tokens = workspace.take("first", int(np.count_nonzero(own)), x.shape[1])
-    np.take(x, offsets[:-1][own] - first, axis=0, out=first_tokens)
-    panels = len(weights.query_key_value.panels)
-    query = workspace.take("query", heads, len(first_tokens), _head_width(weights))
-    key_value = workspace.take_shared("query_key_value", 2 * heads, total + TILE_WIDTH, _head_width(weights))
-    operand = workspace.operand(x.shape[1])
-    project_heads(first_tokens, take_panels(weights.query_key_value, 0, panels // 3), operand, query, 0)
-    project_heads(x, take_panels(weights.query_key_value, panels // 3, panels), operand, key_value, first)
-    workspace.meet()
-    query_offsets = np.concatenate([[0], np.cumsum(own)])
-    positions = np.zeros(len(own), int64)
-    return _attend(first_tokens, query, query_offsets, positions, key_value, offsets, weights, relative_bias, workspace)
+def places_of(offsets: NDArray[int64], first: int, count: int) -> NDArray[int64]:
+    """Return the place in its pair of each of `count` rows from `first` on."""
+    starts = np.repeat(offsets[:-1], np.diff(offsets))[first : first + count]
+    return np.arange(first, first + count) - starts
 
 
-def _head_width(weights: AttentionWeights) -> int:
-    return len(weights.query_key_value.bias) // (3 * weights.num_heads)
+def _take_rows(stream: Stream, rows: NDArray[int64], keeps_sum: bool, workspace: Workspace) -> Stream:
+    """Return copies of some rows."""
+    normed = workspace.take("picked", len(rows), stream.normed.shape[1])
+    np.take(stream.normed, rows, axis=0, out=normed)
+    if not keeps_sum:
+        return Stream(normed, normed)
+    total = workspace.take("picked sums", *normed.shape)
+    np.take(stream.sum, rows, axis=0, out=total)
+    return Stream(total, normed)
 
 
-def _attend(
-    x: Floats,
-    query: Floats,
-    query_offsets: NDArray[int64],
-    query_positions: NDArray[int64],
-    key_value: Floats,
-    offsets: NDArray[int64],
-    weights: AttentionWeights,
-    relative_bias: Floats | None,
-    workspace: Workspace,
-) -> Floats:
-    """Replace the rows x, whose queries are given, by what they become when they attend to the keys of their pairs."""
-    heads, _, width = query.shape
-    longest = round_up(int(np.diff(offsets).max()))
-    context = workspace.take("context", len(x), heads * width)
-    attend(
-        query,
-        query_offsets,
-        query_positions,
-        key_value,
-        offsets,
-        weights.scale,
-        relative_bias,
-        workspace.take("key_panels", width * longest),
-        workspace.take("scores", TILE_ROWS, longest),
-        workspace.take("sums", TILE_ROWS),
-        context,
-    )
-    product, operand = workspace.take("product", ROW_BLOCK, x.shape[1]), workspace.operand(context.shape[1])
-    linear_residual_norm(context, weights.output, weights.norm, operand, product, x)
-    return x
-
-
-def feed_forward_block(x: Floats, weights: FeedForwardWeights, workspace: Workspace) -> Floats:
-    """Widen, bend, narrow, add to x and normalise, in place: shape of x."""
+def feed_forward_block(stream: Stream, weights: FeedForwardWeights, workspace: Workspace) -> Stream:
+    """Widen, bend, narrow, add to the sum and normalise, in place: shape of the stream."""
     hidden = workspace.take("hidden", ROW_BLOCK, len(weights.up.bias))
-    product = workspace.take("product", ROW_BLOCK, x.shape[1])
+    product = workspace.take("product", ROW_BLOCK, stream.sum.shape[1])
     operand = workspace.operand(hidden.shape[1])
-    feed_forward(x, weights.up, weights.down, weights.norm, operand, hidden, product)
-    return x
+    feed_forward(stream, weights.up, weights.gate, weights.down, weights.norm, operand, hidden, product)
+    return stream
 
 
-def classification_head(x: Floats, weights: HeadWeights, workspace: Workspace) -> Floats:
-    """Turn the vector of each pair's first token into its logits: (B, labels)."""
-    pooled = workspace.take("pooled", *x.shape)
-    logits = workspace.take("logits", len(x), len(weights.output.bias))
-    head(x, weights.dense, weights.activation, weights.output, workspace.operand(1), pooled, logits)
-    return logits[:, : weights.num_labels].copy()
+def head(stream: Stream, offsets: NDArray[int64], weights: HeadWeights, workspace: Workspace) -> Floats:
+    """Turn the normed rows of each pair into its logits: (B, labels)."""
+    x = stream.normed
+    if weights.pooling not in ("first", "last"):
+        first = workspace.rows_of(int(offsets[-1]))[0]
+        own = (offsets[:-1] >= first) & (offsets[:-1] < first + len(x))  # pairs whose first token is a row of x
+        x = pool(workspace.share_rows(x, int(offsets[-1])), offsets, own, weights.pooling)
+    return take_steps(x, weights.steps, workspace.operand(1))[:, : weights.num_labels].copy()

@@ -6,28 +6,38 @@ once; within a panel (in L1), tile after tile of rows is computed.
 
 from typing import Any
 
-from numpy import float32
+from numpy import float32, int64
 from numpy.typing import NDArray
 
+from ..parameters import Positions, Stream
 from .elementwise import add_and_normalize
 from .isa import LANES, TILE_ROWS, TILE_WIDTH
 from .jit import kernel
 from .operands import Operand, begin_tiles, end_tiles, multiply, prepare, rows_in_tile
 from .packing import PackedLinear, PackedNorm
+from .positions import turn_rows
 from .simd import load, store
-from .vector_math import gelu, relu, tanh
+from .vector_math import gelu
 
 ROW_BLOCK = 8 * TILE_ROWS  # 96 where AMX is: whole tiles of AMX too
-TANH, GELU, RELU = range(3)  # activations of a head
 
 
 @kernel
 def project_heads(
-    x: NDArray[float32], layer: PackedLinear, operand: Operand, out: NDArray[float32], out_row: int
+    x: NDArray[float32],
+    places: NDArray[int64],
+    layer: PackedLinear,
+    positions: Positions,
+    turned: int,
+    operand: Operand,
+    out: NDArray[float32],
+    out_row: int,
 ) -> None:
     """Write x @ weight.T + bias from row `out_row` on, each head's columns as a matrix of their own.
 
-    x: (T, C'); operand: scratch for ROW_BLOCK rows; out: (heads in the layer, out_row + T or more, D').
+    The first `turned` heads, those of queries and keys, are turned by their rows' places in the pair, while they are in
+    the cache. x: (T, C'); places: (T,), or anything where nothing is turned; operand: scratch for ROW_BLOCK rows; out:
+    (heads in the layer, out_row + T or more, D').
     """
     depth, capacity, width = x.shape[1], out.shape[1], out.shape[2]
     step = rows_in_tile(layer)
@@ -37,9 +47,12 @@ def project_heads(
         prepare(x, first * depth, rows, layer, operand)
         for panel in range(layer.panels.shape[0]):
             head, column = divmod(panel * TILE_WIDTH, width)
+            block = (head * capacity + out_row + first) * width
             for row in range(0, rows, step):
-                to = (head * capacity + out_row + first + row) * width + column
+                to = block + row * width + column
                 multiply(x, first * depth, operand, row, min(step, rows - row), layer, panel, out, to, width)
+            if head < turned and column + TILE_WIDTH == width:
+                turn_rows(out, block, width, places[first : first + rows], positions)
     end_tiles(layer)
 
 
@@ -74,71 +87,74 @@ def gelu_linear_rows(a: Any, a_at: int, rows: int, layer: PackedLinear, operand:
 
 
 @kernel
+def multiply_into(
+    a: Any, a_at: int, rows: int, layer: PackedLinear, operand: Operand, column: Any, out: NDArray[float32]
+) -> None:
+    """Multiply the first rows of out (R, N') by a @ weight.T + bias, number by number.
+
+    For the rows that were prepared last, by a layer of the same inputs and kind. column: scratch for `rows` rows of
+    TILE_WIDTH numbers.
+    """
+    width, step = layer.bias.size, rows_in_tile(layer)
+    begin_tiles(layer)
+    for panel in range(layer.panels.shape[0]):
+        for row in range(0, rows, step):
+            count = min(step, rows - row)
+            multiply(a, a_at, operand, row, count, layer, panel, column, 0, TILE_WIDTH)
+            for i in range(count):
+                for j in range(0, TILE_WIDTH, LANES):
+                    at = (row + i) * width + panel * TILE_WIDTH + j
+                    store(out, at, load(out, at) * load(column, i * TILE_WIDTH + j))
+    end_tiles(layer)
+
+
+@kernel
 def linear_residual_norm(
     a: NDArray[float32],
     layer: PackedLinear,
     norm: PackedNorm,
     operand: Operand,
     product: NDArray[float32],
-    x: NDArray[float32],
+    stream: Stream,
 ) -> None:
-    """Replace x by LayerNorm(x + a @ weight.T + bias), block by block of rows.
+    """Add a @ weight.T + bias to the sum, and write LayerNorm of that, block by block of rows.
 
-    a: (T, K'); operand, product (ROW_BLOCK, C'): scratch; x: (T, C').
+    a: (T, K'); operand, product (ROW_BLOCK, C'): scratch; stream: of (T, C').
     """
-    depth, width = a.shape[1], x.shape[1]
-    for first in range(0, x.shape[0], ROW_BLOCK):
-        rows = min(ROW_BLOCK, x.shape[0] - first)
+    depth, width = a.shape[1], stream.sum.shape[1]
+    for first in range(0, a.shape[0], ROW_BLOCK):
+        rows = min(ROW_BLOCK, a.shape[0] - first)
         linear_rows(a, first * depth, rows, layer, operand, product)
         for i in range(rows):
             at = (first + i) * width
-            add_and_normalize(x, at, product, i * width, norm, x, at)
+            add_and_normalize(stream.sum, at, product, i * width, norm, stream.normed, at)
 
 
 @kernel
 def feed_forward(
-    x: NDArray[float32],
+    stream: Stream,
     up: PackedLinear,
+    gate: PackedLinear | None,
     down: PackedLinear,
     norm: PackedNorm,
     operand: Operand,
     hidden: NDArray[float32],
     product: NDArray[float32],
 ) -> None:
-    """Replace x by LayerNorm(x + down(gelu(up(x)))); the F-wide intermediate exists for one block of rows only.
+    """Add down(gelu(up(x))), or down(gelu(gate(x)) * up(x)), to the sum, and write LayerNorm of that.
 
-    x: (T, C'); operand, hidden (ROW_BLOCK, F'), product (ROW_BLOCK, C'): scratch.
+    x is what is normed in the stream, of (T, C'). The F-wide intermediate exists for one block of rows only.
+    operand, hidden (ROW_BLOCK, F'), product (ROW_BLOCK, C'): scratch.
     """
-    width = x.shape[1]
+    x, width = stream.normed, stream.normed.shape[1]
     for first in range(0, x.shape[0], ROW_BLOCK):
         rows = min(ROW_BLOCK, x.shape[0] - first)
-        gelu_linear_rows(x, first * width, rows, up, operand, hidden)
+        if gate is None:
+            gelu_linear_rows(x, first * width, rows, up, operand, hidden)
+        else:
+            gelu_linear_rows(x, first * width, rows, gate, operand, hidden)
+            multiply_into(x, first * width, rows, up, operand, product, hidden)
         linear_rows(hidden, 0, rows, down, operand, product)
         for i in range(rows):
             at = (first + i) * width
-            add_and_normalize(x, at, product, i * width, norm, x, at)
-
-
-@kernel
-def head(
-    x: NDArray[float32],
-    dense: PackedLinear,
-    activation: int,
-    output: PackedLinear,
-    operand: Operand,
-    pooled: NDArray[float32],
-    logits: NDArray[float32],
-) -> None:
-    """Write output(activation(dense(x))). x: (B, C'); operand, pooled (B, C'): scratch; logits: (B, labels')."""
-    rows = x.shape[0]
-    linear_rows(x, 0, rows, dense, operand, pooled)
-    for i in range(0, pooled.size, LANES):
-        value = load(pooled, i)
-        value = value + (value - value)  # NaN of what has left float32: the activations would hide it
-        if activation == TANH:
-            store(pooled, i, tanh(value))
-        elif activation == GELU:
-            store(pooled, i, gelu(value))
-        else:
-            store(pooled, i, relu(value))
-    linear_rows(pooled, 0, rows, output, operand, logits)
+            add_and_normalize(stream.sum, at, product, i * width, norm, stream.normed, at)

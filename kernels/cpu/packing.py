@@ -15,7 +15,7 @@ import numpy as np
 from numpy import float32, int32
 from numpy.typing import NDArray
 
-from ..parameters import LayerNorm, Linear
+from ..parameters import Linear, Norm
 from .isa import ISA, TILE_WIDTH
 from .multiply import INT8_SHIFT
 
@@ -85,12 +85,13 @@ def round_up(size: int) -> int:
     return -(-size // TILE_WIDTH) * TILE_WIDTH
 
 
-def fill_up(array: NDArray[Any], *shape: int) -> NDArray[float32]:
-    """Copy into an aligned array of a larger shape; what is beyond the old one is zero."""
+def fill_up(array: NDArray[float32] | None, *shape: int) -> NDArray[float32]:
+    """Copy into an aligned array of a larger shape; what is beyond the old one is zero, or all where there is none."""
     result = aligned_empty(*shape)
-    if array.shape != shape:
+    if array is None or array.shape != shape:
         result.fill(0)
-    result[tuple(slice(size) for size in array.shape)] = array
+    if array is not None:
+        result[tuple(slice(size) for size in array.shape)] = array
     return result
 
 
@@ -186,7 +187,7 @@ def take_panels(layer: PackedLinear, first: int, stop: int) -> PackedLinear:
     return taken
 
 
-def pack_norm(norm: LayerNorm) -> PackedNorm:
-    """Fill up gain and bias."""
+def pack_norm(norm: Norm) -> PackedNorm:
+    """Fill up gain and bias, which is 0 where there is none."""
     width = len(norm.gain)
     return PackedNorm(fill_up(norm.gain, round_up(width)), fill_up(norm.bias, round_up(width)), norm.eps, width)

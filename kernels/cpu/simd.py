@@ -171,18 +171,17 @@ def splat(typingctx: Any, scalar: Any) -> Any:
 
 
 @intrinsic
-def keep_first(typingctx: Any, values: Any, count: Any, other: Any) -> Any:
-    """Return `values` in the lanes below `count` and `other` in the rest."""
+def keep_between(typingctx: Any, values: Any, first: Any, last: Any, other: Any) -> Any:
+    """Return `values` in the lanes from `first` to the one before `last`, and `other` in the rest."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        values, count, other = args
+        values, first, last, other = args
         lane = ir.Constant(INT_VECTOR, list(range(LANES)))
-        undefined = ir.Constant(INT_VECTOR, ir.Undefined)
-        first = builder.insert_element(undefined, builder.trunc(count, INT32), INT32(0))
-        limit = builder.shuffle_vector(first, undefined, ir.Constant(INT_VECTOR, [0] * LANES))
-        return builder.select(builder.icmp_signed("<", lane, limit), values, other)
+        not_before = builder.icmp_signed(">=", lane, splat_value(builder, builder.trunc(first, INT32)))
+        before_end = builder.icmp_signed("<", lane, splat_value(builder, builder.trunc(last, INT32)))
+        return builder.select(builder.and_(not_before, before_end), values, other)
 
-    return vector(vector, types.int64, vector), codegen
+    return vector(vector, types.int64, types.int64, vector), codegen
 
 
 def _reduction(combine: Callable[[Any, Any, Any], Any]) -> Callable[..., Any]:

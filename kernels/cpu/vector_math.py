@@ -66,3 +66,9 @@ def tanh(x: Vector) -> Vector:
     """Tanh x = sign(x) (1 - 2 / (e^{2|x|} + 1)), to 2e-7 absolute."""
     size = 1.0 - 2.0 / (exp(minimum(absolute(x), 10.0) * 2.0) + 1.0)
     return select_less(x, 0.0, 0.0 - size, size)
+
+
+@inlined
+def sigmoid(x: Vector) -> Vector:
+    """1 / (1 + e^-x), to 2e-7 absolute."""
+    return 1.0 / (exp(minimum(0.0 - x, 88.0)) + 1.0)

@@ -122,6 +122,15 @@ class Workspace(Buffers):
             time.sleep(NAP)
             spins = 1  # who is so late has lost its core, and perhaps needs this one
 
+    def share_rows(self, x: NDArray[float32], total: int) -> NDArray[float32]:
+        """Return the rows of all members, of which `x` are this one's, once all are there: (total, columns)."""
+        if self._team.size == 1:
+            return x
+        rows, first = self.take_shared("rows", total, x.shape[1]), self.rows_of(total)[0]
+        rows[first : first + len(x)] = x
+        self.meet()
+        return rows
+
     def leave(self) -> None:
         """Tell the members that wait, or will wait, that this one does not come; the team can do nothing more."""
         self._team.broken = True

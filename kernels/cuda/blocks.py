@@ -9,17 +9,16 @@ of position and token type are added at load, and in the last layer only the fir
 feed-forward are computed.
 """
 
-import math
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import config
 from numpy import float32, int32, int64
 from numpy.typing import NDArray
 
-from ..fusing import fuse_attention
-from ..parameters import LayerNorm, Linear
+from ..fusing import drop_key_bias, fill_up_heads, fold_value_bias
+from ..parameters import Attention, DistanceBias, Embedding, FeedForward, Head, Linear, Positions, Stream
 from .attention import QUERIES, make_attention
 from .elementwise import ROWS, THREADS, embed, gather, normalize
 from .fragments import WARP_COLUMNS, WARP_ROWS
@@ -54,6 +53,10 @@ Floats = NDArray[float32]
 LARGEST_SHARD = 16384  # tokens: enough blocks for every GPU of today, 450 MB of activations for a model of 768
 SHARES_SHARDS = False
 MOST_WORKERS = 2  # one prepares a shard and launches its kernels while those of the other run
+DTYPES = ("float32", "bfloat16")
+LOWERS_FLOAT32 = False
+PICKLES = False
+PEAK = None
 HEAD_ACTIVATIONS = {"tanh": TANH, "gelu": GELU, "relu": RELU}
 HEAD_UNIT = 4  # heads are filled up to multiples: vectors of 128 bits
 GATHER_THREADS = 128
@@ -61,16 +64,23 @@ if "NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS" not in os.environ:
     # A small request is a small grid. Numba would warn of it at every launch, and nobody could do anything about it.
     config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
 
+
+def describe() -> dict[str, str]:
+    """Return what is computed with, and where machine code is kept."""
+    return {"instruction_set": "CUDA", "kernel_cache": "in memory only"}
+
+
 # ---- weights
 
 
 class EmbeddingWeights(NamedTuple):
     """Tables for `embedding`."""
 
-    word: DeviceArray  # (vocabulary, C')
-    place: DeviceArray  # (token types * positions, C'): row type * positions + position
+    word: DeviceArray  # (vocabulary, E')
+    place: DeviceArray  # (token types * positions, E'): row type * positions + position
     positions: int
     norm: PackedNorm
+    projection: PackedLinear | None
     process: int  # that has the tables: a forked child has not
 
 
@@ -80,9 +90,10 @@ class AttentionWeights(NamedTuple):
     query_key_value: PackedLinear  # (3*H*D'', C'): each of the three filled up to whole blocks of columns
     output: PackedLinear  # (C', H*D'')
     norm: PackedNorm
-    num_heads: int
+    heads: int
     head_width: int  # D'
     scale: float  # 1 / sqrt(D)
+    positions: Any  # a PackedBias, or None
 
 
 class FeedForwardWeights(NamedTuple):
@@ -94,79 +105,117 @@ class FeedForwardWeights(NamedTuple):
 
 
 class HeadWeights(NamedTuple):
-    """Packed weights of the classification head."""
+    """Packed weights of the head: its layers, each with what is done to its result."""
 
-    dense: PackedLinear  # (C', C')
-    activation: str
-    output: PackedLinear  # (labels', C')
+    steps: tuple[tuple[PackedLinear, str], ...]
     num_labels: int
 
 
-class RelativeBias(NamedTuple):
+class PackedBias(NamedTuple):
     """What attention adds to scores for the distance from query to key."""
 
-    table: DeviceArray  # (H, 2 positions - 1)
+    table: DeviceArray  # (H, 2P - 1)
     positions: int
 
 
-def pack_embedding(
-    word: Floats, position: Floats, token_type: Floats, norm: LayerNorm, precision: str
-) -> EmbeddingWeights:
-    """Add up every token type with every position, fill up the rows, and upload."""
-    width = round_up(word.shape[1])
-    place = (token_type[:, None] + position[None]).reshape(-1, word.shape[1])
+def pack_positions(rule: Positions, precision: str) -> PackedBias | None:
+    """Upload the bias of each head for each distance, (H, 2P - 1).
+
+    Raises
+    ------
+    NotImplementedError
+        When the rule is another.
+    """
+    if rule is None:
+        return None
+    if not isinstance(rule, DistanceBias):
+        raise NotImplementedError(f"positions of the kind {type(rule).__name__}")
+    return PackedBias(upload(rule.table), (rule.table.shape[1] + 1) // 2)
+
+
+def pack_embedding(embedding: Embedding, precision: str) -> EmbeddingWeights:
+    """Add up every token type with every position, fill up the rows, and upload; embeddings stay float32."""
+    word, width = embedding.word, round_up(embedding.word.shape[1])
+    if embedding.position is None:
+        raise NotImplementedError("embeddings without positions")
+    types = np.zeros((1, word.shape[1]), float32) if embedding.token_type is None else embedding.token_type
+    place = (types[:, None] + embedding.position[None]).reshape(-1, word.shape[1])
     return EmbeddingWeights(
         upload(fill_up(word, len(word), width)),
         upload(fill_up(place, len(place), width)),
-        len(position),
-        pack_norm(norm),
+        len(embedding.position),
+        pack_norm(embedding.norm),
+        None if embedding.projection is None else pack_linear(embedding.projection, "float32"),
         os.getpid(),
     )
 
 
-def pack_attention(
-    query: Linear, key: Linear, value: Linear, output: Linear, norm: LayerNorm, num_heads: int, precision: str
-) -> AttentionWeights:
-    """Pack queries, keys and values as one matrix."""
-    scale = 1 / math.sqrt(len(query.bias) / num_heads)
-    query, key, value, output = fuse_attention(query, key, value, output, num_heads, unit=HEAD_UNIT)
-    rows = round_up(len(query.bias))
-    parts = (query, key, value)
-    weights = [fill_up(part.weight, rows, part.weight.shape[1]) for part in parts]
-    together = Linear(np.concatenate(weights), np.concatenate([fill_up(part.bias, rows) for part in parts]))
+def pack_attention(attention: Attention, precision: str) -> AttentionWeights:
+    """Pack queries, keys and values as one matrix.
+
+    Raises
+    ------
+    NotImplementedError
+        When the block has a window, or keeps its sum.
+    """
+    if attention.reach is not None:
+        raise NotImplementedError(f"attention within a window of {attention.reach}")
+    if attention.keeps_sum:
+        raise NotImplementedError("norms before the blocks")
+    fused = fold_value_bias(fill_up_heads(drop_key_bias(attention), unit=HEAD_UNIT))
+    rows, full = len(fused.query.weight), round_up(len(fused.query.weight))
+    parts = (fused.query, fused.key, fused.value)
+    together = Linear(
+        np.concatenate([fill_up(part.weight, full, part.weight.shape[1]) for part in parts]),
+        np.concatenate([fill_up(part.bias, full) for part in parts]),
+    )
     return AttentionWeights(
         pack_linear(together, precision),
-        pack_linear(output, precision),
-        pack_norm(norm),
-        num_heads,
-        len(query.bias) // num_heads,
-        scale,
+        pack_linear(fused.output, precision),
+        pack_norm(fused.norm),
+        fused.heads,
+        rows // fused.heads,
+        fused.scale,
+        fused.positions,
     )
 
 
-def pack_feed_forward(up: Linear, down: Linear, norm: LayerNorm, precision: str) -> FeedForwardWeights:
-    """Pack both layers."""
-    return FeedForwardWeights(pack_linear(up, precision), pack_linear(down, precision), pack_norm(norm))
+def pack_feed_forward(feed_forward: FeedForward, precision: str) -> FeedForwardWeights:
+    """Pack both layers.
 
-
-def pack_head(dense: Linear, activation: str, output: Linear, precision: str) -> HeadWeights:
-    """Pack both layers; the head is a thousandth of the work and stays float32."""
-    return HeadWeights(
-        pack_linear(dense, "float32"),
-        HEAD_ACTIVATIONS[activation],
-        pack_linear(output, "float32"),
-        len(output.bias),
+    Raises
+    ------
+    NotImplementedError
+        When the block has a gate, or another activation than "gelu".
+    """
+    if feed_forward.gate is not None or feed_forward.activation != "gelu":
+        raise NotImplementedError("feed-forward blocks with a gate or without GELU")
+    return FeedForwardWeights(
+        pack_linear(feed_forward.up, precision), pack_linear(feed_forward.down, precision), pack_norm(feed_forward.norm)
     )
 
 
-def pack_projection(layer: Linear, precision: str) -> PackedLinear:
-    """Pack the layer from the embedding size to the hidden size; it belongs to the embedding and stays float32."""
-    return pack_linear(layer, "float32")
+def pack_head(head: Head, precision: str) -> HeadWeights:
+    """Pack the layers, each with the activation that follows it; they are a thousandth of the work and stay float32.
 
-
-def pack_relative_bias(bias: Floats, precision: str) -> RelativeBias:
-    """Upload the bias of each head for each distance, (H, 2 positions - 1)."""
-    return RelativeBias(upload(bias), (bias.shape[1] + 1) // 2)
+    Raises
+    ------
+    NotImplementedError
+        When rows are pooled otherwise than by their first, or a step is another than a layer or an activation.
+    """
+    if head.pooling != "first":
+        raise NotImplementedError(f"pooling {head.pooling!r}")
+    steps: list[tuple[PackedLinear, str]] = []
+    num_labels = 0
+    for step in head.steps:
+        if isinstance(step, Linear):
+            steps.append((pack_linear(step, "float32"), NONE))
+            num_labels = len(step.weight)
+        elif isinstance(step, str) and step in HEAD_ACTIVATIONS and steps and steps[-1][1] == NONE:
+            steps[-1] = (steps[-1][0], HEAD_ACTIVATIONS[step])
+        else:
+            raise NotImplementedError(f"a head with {step if isinstance(step, str) else type(step).__name__}")
+    return HeadWeights(tuple(steps), num_labels)
 
 
 # ---- blocks
@@ -178,8 +227,8 @@ def embedding(
     position_ids: NDArray[int32],
     weights: EmbeddingWeights,
     workspace: Workspace,
-) -> Rows:
-    """Look up and normalise the vector of each token: (T, C').
+) -> Stream:
+    """Look up, normalise and project the vector of each token: (T, C').
 
     Raises
     ------
@@ -197,37 +246,26 @@ def embedding(
         tokens, len(ids), weights.word, weights.place, weights.positions,
         norm.gain, norm.bias, norm.eps, norm.width, norm.stride, x.data,
     )  # fmt: skip
-    return x
-
-
-def projection(x: Rows, weights: PackedLinear, workspace: Workspace) -> Rows:
-    """Bring embeddings to the hidden size: (T, C')."""
-    projected = workspace.take("projected", x.length, weights.outputs)
-    _linear(x, weights, NONE, projected, workspace)
-    return projected
+    if weights.projection is not None:
+        looked_up, x = x, workspace.take("projected", x.length, weights.projection.outputs)
+        _linear(looked_up, weights.projection, NONE, x, workspace)
+    return Stream(x, x)
 
 
 def attention_block(
-    x: Rows,
+    stream: Stream,
     offsets: NDArray[int64],
     weights: AttentionWeights,
-    relative_bias: RelativeBias | None,
+    rows: NDArray[int64] | None,
     workspace: Workspace,
-) -> Rows:
-    """Attend within each pair, add to x and normalise, in place: (T, C')."""
-    qkv = workspace.take("query_key_value", x.length, weights.query_key_value.outputs)
-    _linear(x, weights.query_key_value, NONE, qkv, workspace)
-    return _attend(x, qkv, offsets, qkv, qkv.stride // 3, offsets, weights, relative_bias, workspace)
-
-
-def first_token_attention_block(
-    x: Rows,
-    offsets: NDArray[int64],
-    weights: AttentionWeights,
-    relative_bias: RelativeBias | None,
-    workspace: Workspace,
-) -> Rows:
-    """Compute the rows of `attention_block` that belong to first tokens: (B, C')."""
+) -> Stream:
+    """Attend within each pair, add to x and normalise, in place: (T, C'), or (B, C') for the rows of first tokens."""
+    x: Rows = stream.normed
+    if rows is None:
+        qkv = workspace.take("query_key_value", x.length, weights.query_key_value.outputs)
+        _linear(x, weights.query_key_value, NONE, qkv, workspace)
+        x = _attend(x, qkv, offsets, qkv, qkv.stride // 3, offsets, weights, workspace)
+        return Stream(x, x)
     pairs, part = len(offsets) - 1, weights.query_key_value.outputs // 3
     first = workspace.take("first", pairs, x.stride)
     places = workspace.send_once("offsets", offsets)
@@ -236,8 +274,8 @@ def first_token_attention_block(
     _linear(first, weights.query_key_value, NONE, query, workspace)
     key_value = workspace.take("query_key_value", x.length, 2 * part)
     _linear(x, weights.query_key_value, NONE, key_value, workspace, first_column=part)
-    each_alone = np.arange(pairs + 1)
-    return _attend(first, query, each_alone, key_value, 0, offsets, weights, relative_bias, workspace)
+    first = _attend(first, query, np.arange(pairs + 1), key_value, 0, offsets, weights, workspace)
+    return Stream(first, first)
 
 
 def _attend(
@@ -248,7 +286,6 @@ def _attend(
     key_column: int,
     offsets: NDArray[int64],
     weights: AttentionWeights,
-    relative_bias: RelativeBias | None,
     workspace: Workspace,
 ) -> Rows:
     """Replace the rows x, whose queries are given, by what they become when they attend to the keys of their pairs."""
@@ -256,9 +293,9 @@ def _attend(
     key_offsets = workspace.send_once("offsets", offsets)
     own_offsets = key_offsets if query_offsets is offsets else workspace.send("query_offsets", query_offsets)
     blocks = -(-int(np.diff(query_offsets).max()) // QUERIES)
-    table, positions = relative_bias or (weights.norm.bias, 1)  # without a bias, any array stands in its place
-    attend = make_attention(weights.head_width, relative_bias is not None)
-    attend[(blocks, weights.num_heads, len(offsets) - 1), QUERIES, workspace.stream](
+    table, positions = weights.positions or (weights.norm.bias, 1)  # without a bias, any array stands in its place
+    attend = make_attention(weights.head_width, weights.positions is not None)
+    attend[(blocks, weights.heads, len(offsets) - 1), QUERIES, workspace.stream](
         query.data, 0, query.stride,
         key_value.data, key_column, key_column + weights.query_key_value.outputs // 3, key_value.stride,
         own_offsets, key_offsets, weights.scale, table, positions, context.data, context.stride,
@@ -268,22 +305,24 @@ def _attend(
     return x
 
 
-def feed_forward_block(x: Rows, weights: FeedForwardWeights, workspace: Workspace) -> Rows:
+def feed_forward_block(stream: Stream, weights: FeedForwardWeights, workspace: Workspace) -> Stream:
     """Widen, bend, narrow, add to x and normalise, in place: shape of x."""
+    x: Rows = stream.normed
     hidden = workspace.take("hidden", x.length, weights.up.outputs)
     _linear(x, weights.up, GELU, hidden, workspace)
     _linear(hidden, weights.down, ADD, x, workspace)
     _normalize(x, weights.norm, workspace)
-    return x
+    return stream
 
 
-def classification_head(x: Rows, weights: HeadWeights, workspace: Workspace) -> Floats:
+def head(stream: Stream, offsets: NDArray[int64], weights: HeadWeights, workspace: Workspace) -> Floats:
     """Turn the vector of each pair's first token into its logits: (B, labels)."""
-    pooled = workspace.take("pooled", x.length, weights.dense.outputs)
-    _linear(x, weights.dense, weights.activation, pooled, workspace)
-    logits = workspace.take("logits", x.length, weights.output.outputs)
-    _linear(pooled, weights.output, NONE, logits, workspace)
-    return workspace.fetch(logits)[:, : weights.num_labels].copy()
+    x: Rows = stream.normed
+    for number, (layer, finish) in enumerate(weights.steps):
+        result = workspace.take(f"head {number}", x.length, layer.outputs)
+        _linear(x, layer, finish, result, workspace)
+        x = result
+    return workspace.fetch(x)[:, : weights.num_labels].copy()
 
 
 # ---- how kernels are started

@@ -13,7 +13,7 @@ from numba.cuda.cudadrv.driver import CudaAPIError
 from numpy import float32, int32
 from numpy.typing import NDArray
 
-from ..parameters import LayerNorm, Linear
+from ..parameters import Linear, Norm
 from .linear import BLOCK_COLUMNS, BLOCK_ROWS
 
 DeviceArray = Any  # numba.cuda's array in GPU memory; flat, all of them
@@ -49,10 +49,11 @@ def round_up_rows(rows: int) -> int:
     return round_up(rows, BLOCK_ROWS)
 
 
-def fill_up(array: NDArray[Any], *shape: int) -> NDArray[Any]:
-    """Copy into an array of a larger shape; what is beyond the old one is zero."""
-    result = np.zeros(shape, array.dtype)
-    result[tuple(slice(size) for size in array.shape)] = array
+def fill_up(array: NDArray[float32] | None, *shape: int) -> NDArray[float32]:
+    """Copy into an array of a larger shape; what is beyond the old one is zero, or all where there is none."""
+    result = np.zeros(shape, float32)
+    if array is not None:
+        result[tuple(slice(size) for size in array.shape)] = array
     return result
 
 
@@ -95,7 +96,7 @@ def to_bfloat16_words(values: NDArray[float32]) -> NDArray[int32]:
     return halves.view("<i4").astype(int32, copy=False)
 
 
-def pack_norm(norm: LayerNorm) -> PackedNorm:
+def pack_norm(norm: Norm) -> PackedNorm:
     """Fill up and upload gain and bias."""
     width, stride = len(norm.gain), round_up(len(norm.gain))
     return PackedNorm(upload(fill_up(norm.gain, stride)), upload(fill_up(norm.bias, stride)), norm.eps, width, stride)

@@ -1,38 +1,52 @@
 """A cross-encoder's forward pass in NumPy: the specification that every other backend is tested against.
 
-It is written to be read, in any float dtype, and never tuned. Read it from the top: four small functions, then the
-blocks of the transformer built from them. Numbers travel as ragged arrays: the tokens of all pairs stand one after the
-other in (T, C), and ``offsets`` (B+1,) says where each pair begins and ends. A padding token does not exist.
+It is written to be read, in any float dtype, and never tuned. Read it from the top: some small functions, then the
+blocks of the transformer built from them, each for the record of kernels/parameters.py that has its weights. Numbers
+travel as ragged arrays: the tokens of all pairs stand one after the other in (T, C), and ``offsets`` (B+1,) says where
+each pair begins and ends. A padding token does not exist.
 
 Letters: T tokens, B pairs, C hidden size, H heads, D head width, F intermediate size, L tokens of one pair.
 
 Sources: A. Vaswani et al., "Attention Is All You Need" (2017), sections 3.1-3.3; J. Devlin et al., "BERT" (2018),
 section 3 and its code; D. Hendrycks and K. Gimpel, "Gaussian Error Linear Units" (2016); J. L. Ba et al.,
-"Layer Normalization" (2016), equation 3.
+"Layer Normalization" (2016), equation 3; N. Shazeer, "GLU Variants Improve Transformer" (2020), section 2.
 """
 
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy import int32, int64
 from numpy.typing import NDArray
 
-from ..parameters import LayerNorm, Linear
-
-Floats = NDArray[np.floating[Any]]
+from ..fusing import drop_key_bias
+from ..parameters import (
+    Attention,
+    DistanceBias,
+    Embedding,
+    FeedForward,
+    Floats,
+    Head,
+    Linear,
+    Norm,
+    Positions,
+    Rotary,
+    Step,
+    Stream,
+)
 
 # ---- the mathematics
 
 
 def linear(x: Floats, layer: Linear) -> Floats:
     """Multiply by the weight and add the bias: (..., K) -> (..., N)."""
-    return x @ layer.weight.T + layer.bias
+    product = x @ layer.weight.T
+    return product if layer.bias is None else product + layer.bias
 
 
-def layer_norm(x: Floats, norm: LayerNorm) -> Floats:
+def layer_norm(x: Floats, norm: Norm) -> Floats:
     """Shift and scale each row to mean 0 and variance 1 (the biased variance), then apply gain and bias.
 
     A row whose squares are beyond the dtype becomes NaN. (Divided by an infinite variance, it would be the bias alone,
@@ -40,8 +54,13 @@ def layer_norm(x: Floats, norm: LayerNorm) -> Floats:
     """
     centred = x - x.mean(axis=-1, keepdims=True)
     variance = (centred * centred).mean(axis=-1, keepdims=True)
-    variance = variance + (variance - variance)
-    return centred / np.sqrt(variance + x.dtype.type(norm.eps)) * norm.gain + norm.bias
+    normed = centred / np.sqrt(nan_if_infinite(variance) + x.dtype.type(norm.eps)) * norm.gain
+    return normed if norm.bias is None else normed + norm.bias
+
+
+def nan_if_infinite(x: Floats) -> Floats:
+    """Replace what has left the dtype by NaN, where an infinity would not reach the logits."""
+    return x + (x - x)
 
 
 def gelu(x: Floats) -> Floats:
@@ -56,98 +75,95 @@ def relu(x: Floats) -> Floats:
     return np.maximum(x, 0)
 
 
+def sigmoid(x: Floats) -> Floats:
+    """Return 1 / (1 + e^-x)."""
+    return 1 / (1 + np.exp(-x))
+
+
+def silu(x: Floats) -> Floats:
+    """X times its sigmoid."""
+    return x * sigmoid(x)
+
+
+def normalize(x: Floats) -> Floats:
+    """Divide each row by its length; one of zeros stays."""
+    length = np.sqrt((x * x).sum(axis=-1, keepdims=True))
+    return x / np.maximum(nan_if_infinite(length), x.dtype.type(SHORTEST))
+
+
 def softmax(x: Floats) -> Floats:
     """Turn the last axis into probabilities; the maximum is taken off first so that exp cannot overflow."""
     exponentials = np.exp(x - x.max(axis=-1, keepdims=True))
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
-# ---- the weights of each block; the precision is the dtype of the computation
+SHORTEST = 1e-12  # what shorter rows are divided by: torch.nn.functional.normalize's
+ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
+    "tanh": np.tanh,
+    "gelu": gelu,
+    "relu": relu,
+    "silu": silu,
+    "sigmoid": sigmoid,
+    "normalize": normalize,
+}
 
+# ---- what a backend says of itself
 
-class EmbeddingWeights(NamedTuple):
-    """What turns ids into vectors."""
-
-    word: Floats  # (vocabulary, C)
-    position: Floats  # (positions, C)
-    token_type: Floats  # (token types, C)
-    norm: LayerNorm
-
-
-class AttentionWeights(NamedTuple):
-    """What one attention block needs."""
-
-    query: Linear  # (H*D, C)
-    key: Linear  # (H*D, C)
-    value: Linear  # (H*D, C)
-    output: Linear  # (C, H*D)
-    norm: LayerNorm
-    num_heads: int
-
-
-class FeedForwardWeights(NamedTuple):
-    """What one feed-forward block needs."""
-
-    up: Linear  # (F, C)
-    down: Linear  # (C, F)
-    norm: LayerNorm
-
-
-class HeadWeights(NamedTuple):
-    """What turns the first token's vector into logits."""
-
-    dense: Linear  # (C, C)
-    activation: Callable[[Floats], Floats]
-    output: Linear  # (labels, C)
-
-
+DTYPES = ("float32", "float64")
 LARGEST_SHARD = 384  # tokens that are computed at once
 SHARES_SHARDS = False
 MOST_WORKERS = None
-HEAD_ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {"tanh": np.tanh, "gelu": gelu, "relu": relu}
+LOWERS_FLOAT32 = False
+PICKLES = True
+PEAK = None
 
 
-def _cast(layer: Any, dtype: str) -> Any:
-    """Give the arrays of a Linear or LayerNorm another dtype."""
-    return type(layer)(*(part.astype(dtype) if isinstance(part, np.ndarray) else part for part in layer))
+def describe() -> dict[str, str]:
+    """Return what is computed with, and where machine code is kept."""
+    return {"instruction_set": "NumPy's own", "kernel_cache": "none"}
 
 
-def pack_embedding(
-    word: Floats, position: Floats, token_type: Floats, norm: LayerNorm, precision: str
-) -> EmbeddingWeights:
+# ---- the weights: the precision is the dtype of the computation
+
+
+def _cast(part: Any, dtype: str) -> Any:
+    """Give all arrays of a record, and of the records in it, another dtype."""
+    if isinstance(part, np.ndarray):
+        return part.astype(dtype)
+    if isinstance(part, tuple):
+        parts = (_cast(inner, dtype) for inner in part)
+        return type(part)(*parts) if hasattr(part, "_fields") else tuple(parts)
+    return part
+
+
+def pack_positions(rule: Positions, precision: str) -> Positions:
+    """Bring the tables of a rule, which the attention of many layers shares, into the dtype of the computation."""
+    packed: Positions = _cast(rule, precision)
+    return packed
+
+
+def pack_embedding(embedding: Embedding, precision: str) -> Embedding:
     """Bring the embedding tables into the dtype of the computation."""
-    return EmbeddingWeights(
-        word.astype(precision), position.astype(precision), token_type.astype(precision), _cast(norm, precision)
-    )
+    packed: Embedding = _cast(embedding, precision)
+    return packed
 
 
-def pack_attention(
-    query: Linear, key: Linear, value: Linear, output: Linear, norm: LayerNorm, num_heads: int, precision: str
-) -> AttentionWeights:
-    """Bring the weights of an attention block into the dtype of the computation."""
-    query, key, value, output, norm = (_cast(layer, precision) for layer in (query, key, value, output, norm))
-    return AttentionWeights(query, key, value, output, norm, num_heads)
+def pack_attention(attention: Attention, precision: str) -> Attention:
+    """Bring the weights of an attention block, but for its rule of positions, into the dtype of the computation."""
+    packed: Attention = _cast(drop_key_bias(attention)._replace(positions=None), precision)
+    return packed._replace(positions=attention.positions)
 
 
-def pack_feed_forward(up: Linear, down: Linear, norm: LayerNorm, precision: str) -> FeedForwardWeights:
+def pack_feed_forward(feed_forward: FeedForward, precision: str) -> FeedForward:
     """Bring the weights of a feed-forward block into the dtype of the computation."""
-    return FeedForwardWeights(*(_cast(layer, precision) for layer in (up, down, norm)))
+    packed: FeedForward = _cast(feed_forward, precision)
+    return packed
 
 
-def pack_head(dense: Linear, activation: str, output: Linear, precision: str) -> HeadWeights:
-    """Bring the weights of the classification head into the dtype of the computation."""
-    return HeadWeights(_cast(dense, precision), HEAD_ACTIVATIONS[activation], _cast(output, precision))
-
-
-def pack_projection(layer: Linear, precision: str) -> Linear:
-    """Bring the layer from the embedding size to the hidden size into the dtype of the computation."""
-    projection: Linear = _cast(layer, precision)
-    return projection
-
-
-def pack_relative_bias(bias: Floats, precision: str) -> Floats:
-    """Bring the bias of each head for each distance, (H, 2 positions - 1), into the dtype of the computation."""
-    return bias.astype(precision)
+def pack_head(head: Head, precision: str) -> Head:
+    """Bring the weights of the head into the dtype of the computation."""
+    packed: Head = _cast(head, precision)
+    return packed
 
 
 class Workspace:
@@ -165,13 +181,20 @@ def make_team(size: int) -> list[Workspace]:
 # ---- the blocks
 
 
+def add(stream: Stream, change: Floats, weights: Attention | FeedForward) -> Stream:
+    """Add what a block has computed, and normalise."""
+    total = stream.sum + change
+    normed = layer_norm(total, weights.norm)
+    return Stream(total if weights.keeps_sum else normed, normed)
+
+
 def embedding(
     ids: NDArray[int32],
     type_ids: NDArray[int32],
     position_ids: NDArray[int32],
-    weights: EmbeddingWeights,
+    weights: Embedding,
     workspace: Workspace,
-) -> Floats:
+) -> Stream:
     """Look up and add three vectors for each token: its word, its segment (query or passage), its position.
 
     Parameters
@@ -180,110 +203,138 @@ def embedding(
 
     Returns
     -------
-    ndarray, shape (T, C)
+    Stream of (T, C)
     """
-    x = weights.word[ids] + weights.token_type[type_ids] + weights.position[position_ids]  # (T, C)
-    return layer_norm(x, weights.norm)
-
-
-def projection(x: Floats, weights: Linear, workspace: Workspace) -> Floats:
-    """Bring embeddings of another size to the hidden size: (T, E) -> (T, C)."""
-    return linear(x, weights)
+    x: Floats = weights.word[ids]  # (T, E)
+    if weights.token_type is not None:
+        x = x + weights.token_type[type_ids]
+    if weights.position is not None:
+        x = x + weights.position[position_ids]
+    x = layer_norm(x, weights.norm)
+    if weights.projection is not None:
+        x = linear(x, weights.projection)  # (T, C)
+    return Stream(x, x)
 
 
 def attention_block(
-    x: Floats,
+    stream: Stream,
     offsets: NDArray[int64],
-    weights: AttentionWeights,
-    relative_bias: Floats | None,
+    weights: Attention,
+    rows: NDArray[int64] | None,
     workspace: Workspace,
-) -> Floats:
-    """Let each token gather information from all tokens of its own pair.
+) -> Stream:
+    """Let each token gather information from the tokens of its own pair.
 
     Each of H heads compares the token's query with every token's key, and takes the mean of the values weighted by
-    how well they match: softmax(Q K^T / sqrt(D)) V. What was gathered is added to x, and the sum normalised.
+    how well they match: softmax(Q K^T / sqrt(D)) V. What was gathered is added to the sum, and that normalised.
 
     Parameters
     ----------
-    x : ndarray, shape (T, C)
+    stream : Stream of (T, C)
     offsets : ndarray of int64, shape (B+1,)
         Pair b is rows offsets[b] to offsets[b+1].
-    relative_bias : ndarray, shape (H, 2 positions - 1), or None
-        What is added to a score for the distance from query to key; the middle column is distance 0.
+    rows : ndarray of int64, or None
+        Those that are wanted, in rising order. (In the last layer only some reach the head; a faster backend computes
+        no others.) None: all.
 
     Returns
     -------
-    ndarray, shape (T, C)
+    Stream of (T, C), or (rows, C)
     """
-    # The key's bias b would add q.b to all scores of a query, which leaves its softmax as it is. It is not added: a
-    # large one would take the digits of all scores before softmax takes it off again.
     query, key, value = (
-        rows.reshape(len(x), weights.num_heads, -1).transpose(1, 0, 2)  # (H, T, D)
-        for rows in (linear(x, weights.query), x @ weights.key.weight.T, linear(x, weights.value))
+        linear(stream.normed, layer).reshape(len(stream.normed), weights.heads, -1).transpose(1, 0, 2)  # (H, T, D)
+        for layer in (weights.query, weights.key, weights.value)
     )
-    scale = query.dtype.type(1 / math.sqrt(query.shape[-1]))
     context = np.empty_like(query)  # (H, T, D)
     for start, end in itertools.pairwise(offsets):
-        pair = slice(start, end)
-        scores = query[:, pair] @ key[:, pair].transpose(0, 2, 1) * scale  # (H, L, L)
-        if relative_bias is not None:
-            scores += relative_bias[:, distances(end - start, relative_bias.shape[1])]
+        pair, places = slice(start, end), np.arange(end - start)
+        q, k = (turn(part[:, pair], places, weights.positions) for part in (query, key))
+        scores: Floats = q @ k.transpose(0, 2, 1) * query.dtype.type(weights.scale)  # (H, L, L)
+        scores = hide(scores + distance_scores(places, weights.positions), places, weights.reach)
         context[:, pair] = softmax(scores) @ value[:, pair]  # (H, L, D)
-    gathered = context.transpose(1, 0, 2).reshape(len(x), -1)  # (T, H*D)
-    return layer_norm(x + linear(gathered, weights.output), weights.norm)
+    gathered = context.transpose(1, 0, 2).reshape(len(stream.normed), -1)  # (T, H*D)
+    block = add(stream, linear(gathered, weights.output), weights)
+    return block if rows is None else Stream(block.sum[rows], block.normed[rows])
 
 
-def distances(length: int, columns: int) -> NDArray[np.int64]:
-    """Return the column of a relative bias for each query (rows) and key (columns) of a pair: (L, L)."""
-    place = np.arange(length)
-    return place[None, :] - place[:, None] + columns // 2
+def turn(x: Floats, places: NDArray[int64], positions: Positions) -> Floats:
+    """Return what queries or keys (H, L, D) become for their places in the pair."""
+    if not isinstance(positions, Rotary):
+        return x
+    first, second = np.split(x, 2, axis=-1)  # coordinates of D/2 points
+    cosine, sine = positions.cosine[places], positions.sine[places]  # (L, D/2)
+    return np.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
 
 
-def first_token_attention_block(
-    x: Floats,
-    offsets: NDArray[int64],
-    weights: AttentionWeights,
-    relative_bias: Floats | None,
-    workspace: Workspace,
-) -> Floats:
-    """Give the rows of `attention_block` that belong to the first token of each pair.
+def distance_scores(places: NDArray[int64], positions: Positions) -> Floats | int:
+    """Return what is added to the score of each query (rows) and key (columns) for their places: (H, L, L)."""
+    if not isinstance(positions, DistanceBias):
+        return 0
+    distance = places[None, :] - places[:, None]
+    return positions.table[:, distance + positions.table.shape[1] // 2]
 
-    Only these reach the head; a faster backend computes no others in the last layer.
 
-    Returns
-    -------
-    ndarray, shape (B, C)
+def hide(scores: Floats, places: NDArray[int64], reach: tuple[int, int] | None) -> Floats:
+    """Replace the scores of keys that a query does not see by minus infinity, of which softmax makes 0."""
+    if reach is None:
+        return scores
+    distance = places[None, :] - places[:, None]
+    return np.where((distance >= -reach[0]) & (distance <= reach[1]), scores, scores.dtype.type(-np.inf))
+
+
+def feed_forward_block(stream: Stream, weights: FeedForward, workspace: Workspace) -> Stream:
+    """Transform each token by itself: widen to F, bend with GELU, narrow to C; add to the sum and normalise.
+
+    With a gate, two layers widen, and the bent numbers of the gate are multiplied with the others.
     """
-    return attention_block(x, offsets, weights, relative_bias, workspace)[offsets[:-1]]
+    activation, wide = ACTIVATIONS[weights.activation], linear(stream.normed, weights.up)  # (T, F)
+    hidden = activation(wide) if weights.gate is None else activation(linear(stream.normed, weights.gate)) * wide
+    return add(stream, linear(hidden, weights.down), weights)
 
 
-def feed_forward_block(x: Floats, weights: FeedForwardWeights, workspace: Workspace) -> Floats:
-    """Transform each token by itself: widen to F, bend with GELU, narrow to C; add to x and normalise.
+def head(stream: Stream, offsets: NDArray[int64], weights: Head, workspace: Workspace) -> Floats:
+    """Turn the normed rows of each pair into its logits.
+
+    What has left the dtype becomes NaN before an activation: tanh would make 1 of an infinity whose sign may be wrong,
+    and hide it.
 
     Parameters
     ----------
-    x : ndarray, shape (T, C), or (B, C) after `first_token_attention_block`
-
-    Returns
-    -------
-    ndarray, shape of x
-    """
-    hidden = gelu(linear(x, weights.up))  # (T, F)
-    return layer_norm(x + linear(hidden, weights.down), weights.norm)
-
-
-def classification_head(x: Floats, weights: HeadWeights, workspace: Workspace) -> Floats:
-    """Turn the vector of each pair's first token into its logits.
-
-    What has left the dtype becomes NaN: tanh would make 1 of an infinity whose sign may be wrong, and hide it.
-
-    Parameters
-    ----------
-    x : ndarray, shape (B, C)
+    stream : Stream of (T, C), or of (B, C) where the pooling takes one row of each pair
 
     Returns
     -------
     ndarray, shape (B, labels)
     """
-    pooled = linear(x, weights.dense)
-    return linear(weights.activation(pooled + (pooled - pooled)), weights.output)
+    return take_steps(pool(stream.normed, offsets, weights.pooling), weights.steps)
+
+
+def pool(x: Floats, offsets: NDArray[int64], pooling: str) -> Floats:
+    """Make one row of the rows of each pair: (T, C) -> (B, C).
+
+    "first" and "last" are rows of their own, and come as such: the last attention block was asked for no others.
+    """
+    if pooling in ("first", "last"):
+        return x
+    lengths = np.diff(offsets).astype(x.dtype)[:, None]
+    if pooling == "max":
+        return np.maximum.reduceat(x, offsets[:-1], axis=0)
+    if pooling == "weighted_mean":  # a token weighs 1, 2, 3, ... by its place
+        weights = np.concatenate([np.arange(1, length + 1) for length in np.diff(offsets)]).astype(x.dtype)
+        return np.add.reduceat(x * weights[:, None], offsets[:-1], axis=0) / (lengths * (lengths + 1) / 2)
+    total = np.add.reduceat(x, offsets[:-1], axis=0)
+    return total / (np.sqrt(lengths) if pooling == "mean_sqrt" else lengths)
+
+
+def take_steps(x: Floats, steps: tuple[Step, ...]) -> Floats:
+    """Apply the steps of a head, one after the other."""
+    for step in steps:
+        if isinstance(step, str):
+            x = ACTIVATIONS[step](nan_if_infinite(x))
+        elif isinstance(step, Linear):
+            x = linear(x, step)
+        elif isinstance(step, Norm):
+            x = layer_norm(x, step)
+        else:
+            x = take_steps(x, step.steps) + (x if step.shortcut is None else linear(x, step.shortcut))
+    return x

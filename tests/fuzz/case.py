@@ -21,8 +21,8 @@ from numbert import CrossEncoder
 from numbert.engine.activations import identity
 from numbert.engine.errors import NonFiniteScoreError
 from numbert.loaders.checkpoint import FAMILIES, Checkpoint, load_checkpoint
-from numbert.loaders.encoder_names import tensor_table
 from numbert.loaders.errors import NumbertError
+from numbert.loaders.names import tensor_table
 from second_opinion import Opinion, Pair
 from verdict import Failed, Refusable, Unsure
 
@@ -182,9 +182,10 @@ def _refused_when_asked(error: BaseException | None, other: BaseException | None
 def _compare_arrays(checkpoint: Checkpoint, opinion: Opinion) -> None:
     """Hold every array that numbert reads to an independent decoding of the file."""
     table = tensor_table(checkpoint.spec, FAMILIES[checkpoint.spec.family].NAMES)
-    for name, (theirs, _) in table.items():
+    for name, source in table.items():
         array, _ = attempt(lambda name=name: checkpoint.weights[name], ())
-        if array.dtype != np.float32 or not np.array_equal(array, opinion.tensors.get(theirs)):
+        expected = np.split(opinion.tensors[source.name], source.parts)[source.part]
+        if array.dtype != np.float32 or not np.array_equal(array, expected):
             raise Failed(f"wrong: array {name} is not what the file holds")
 
 
