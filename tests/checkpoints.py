@@ -7,18 +7,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from hostile_pairs import DIGEST, PAIRS
+from hostile_pairs import DIGEST, PAIRS, digest, make_pairs
 from numbert.engine.tokenization import lay_out, tokenize
 from numbert.loaders.source import EMBEDDED_FOLDER
 from numbert.loaders.spec import ModelSpec
 from numbert.loaders.tokenizer import PairTokenizer
 from safetensors import safe_open
 from safetensors.numpy import save_file
+from tokenizers_of_families import added_tokens
 
 GOLDENS = Path(__file__).parent / "goldens"
 FAMILIES = ["roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet"]
 NAMES = ["cased", "narrow", "odd-heads-float16", "old-names", "sharded-bfloat16", "vocab-txt", "tiny-reranker"]
 NAMES += FAMILIES
+TOKENIZERS = ["modernbert", "gemma"]  # recorded without a model
+TOKENIZER_LENGTHS = (16, 64)
 Tensors = dict[str, np.ndarray]
 
 
@@ -45,6 +48,31 @@ def load_golden(name: str) -> Golden:
         [[0] * row["types"][0] + [1] * row["types"][1] for row in rows],
         np.array([row["logits"] for row in rows]),
     )
+
+
+class GoldenTokens(NamedTuple):
+    """A tokenizer, and what transformers makes of the pairs that are hostile to it."""
+
+    folder: Path
+    pairs: list[tuple[str, str]]
+    ids: dict[int, list[list[int]]]  # by the longest length
+
+
+def hostile_to(folder: Path) -> list[tuple[str, str]]:
+    """Return some pairs that every tokenizer could get wrong, and some made of this one's added tokens."""
+    return [*PAIRS[::9], *make_pairs(30, added_tokens(folder))]
+
+
+def load_golden_tokens(kind: str) -> GoldenTokens:
+    """Read what record_goldens.py wrote."""
+    folder = GOLDENS / "tokenizers" / kind
+    content, pairs = json.loads((folder / "golden.json").read_text()), hostile_to(folder)
+    assert content["pairs"] == digest(pairs), "the pairs have changed: run record_goldens.py"
+    ids = {
+        int(length): [[int(token) for token in row.split()] for row in content["ids"][length]]
+        for length in content["ids"]
+    }
+    return GoldenTokens(folder, pairs, ids)
 
 
 def tokens_of(

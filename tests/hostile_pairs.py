@@ -1,6 +1,7 @@
 """Pairs of text that a tokenizer could get wrong, and ordinary ones: the same list every time.
 
-The goldens are recorded for `PAIRS` in this order; after a change here, run record_goldens.py again.
+The goldens are recorded for `PAIRS` in this order; after a change here, run record_goldens.py again. `make_pairs` makes
+as many more as are wanted.
 """
 
 import hashlib
@@ -137,4 +138,125 @@ PAIRS: list[tuple[str, str]] = [
     *_mixed_pairs(50),
 ]
 
-DIGEST = hashlib.sha256(json.dumps(PAIRS).encode()).hexdigest()  # goldens hold it, to be of no other list
+
+def digest(pairs: list[tuple[str, str]]) -> str:
+    """Return what goldens hold, to be of no other list."""
+    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+
+
+DIGEST = digest(PAIRS)
+
+
+# ---- as many as are wanted
+
+BLANKS = [" ", " ", " ", " ", "\t", "\n", "\r\n", "\r", "\x0b", "\x0c", "\x1c", "\x1f", "\x85", "\u00a0", "\u1680"]
+BLANKS += [chr(point) for point in range(0x2000, 0x2010)]  # also those of no width, and marks of direction
+BLANKS += ["\u2028", "\u2029", "\u202f", "\u205f", "\u3000", "\u180e", "\ufeff", "\u2581", "\u0120", "\u2420"]
+CONTROLS = [chr(point) for point in (*range(0x20), *range(0x7F, 0xA0), 0xAD, 0xFFF9, 0xFFFD, 0xE0001, 0xE007F)]
+# Scripts that are mixed within one word: first and last character.
+SCRIPTS = [(0x41, 0x7A), (0x30, 0x39), (0x21, 0x2F), (0xC0, 0x17F), (0x370, 0x3FF), (0x400, 0x4FF), (0x590, 0x5F4)]
+SCRIPTS += [(0x600, 0x6FF), (0x900, 0x97F), (0xE00, 0xE7F), (0x1100, 0x11FF), (0x1E00, 0x1FFF), (0x2070, 0x218B)]
+SCRIPTS += [(0x3040, 0x30FF), (0x4E00, 0x9FFF), (0xAC00, 0xD7A3), (0xF900, 0xFAFF), (0xFB00, 0xFDFF), (0xFF00, 0xFFEF)]
+SCRIPTS += [(0x1D400, 0x1D7FF), (0x1F300, 0x1FAFF), (0x2F800, 0x2FA1D)]
+# Marks above, below and inside, Hebrew's and Arabic's in their own order, voiced sounds, Hangul's vowels and ends.
+MARKS = [(0x300, 0x36F), (0x591, 0x5BD), (0x64B, 0x65F), (0x93C, 0x94D), (0x3099, 0x309A), (0x1161, 0x1175)]
+MARKS += [(0x11A8, 0x11C2), (0x1AB0, 0x1ABE), (0x20D0, 0x20F0), (0xFE00, 0xFE0F), (0xFE20, 0xFE2F), (0x1D165, 0x1D169)]
+REPEATED = [
+    "a",
+    "ab ",
+    "\u6771",
+    "[SEP]",
+    "e\u0301",
+    "\x00",
+    " ",
+    "\n",
+    "1",
+    "'s",
+    "\U0001f469\u200d",
+    "\ufdfa",
+    "...",
+    "\u0301",
+]
+ENGLISH = [*" ".join(QUERIES + PASSAGES).split(), "don't", "WE'LL", "he'd", "I'M", "3,520,031", "a1b2", "x_y", "e.g."]
+
+
+class Maker:
+    """Makes hostile texts from a seed; only `random.random` is used, whose numbers no Python version changes."""
+
+    def __init__(self, seed: int, added: list[str]) -> None:
+        self.random = random.Random(seed).random
+        self.added = added or ["[SEP]"]
+
+    def number(self, low: int, high: int) -> int:
+        """Return a number from low to high."""
+        return low + int(self.random() * (high - low + 1))
+
+    def choice(self, options: list) -> object:
+        """Return one of several things."""
+        return options[self.number(0, len(options) - 1)]
+
+    def text(self) -> str:
+        """Return a text of some pieces, rarely of very many or of none."""
+        kinds = [self.words, self.words, self.blanks, self.marked, self.mixed, self.any_plane, self.added_token]
+        kinds += [self.added_token, self.controls, self.repeats, self.fragment]
+        count = self.number(1, 12) if self.random() < 0.97 else self.choice([0, 100, 400])
+        return "".join(self.choice(kinds)() for _ in range(count))
+
+    def words(self) -> str:
+        return " ".join(self.choice(ENGLISH) for _ in range(self.number(1, 8))) + self.choice(["", " ", ". "])
+
+    def blanks(self) -> str:
+        """Return 1 to 30 blanks of one kind, or of several."""
+        if self.random() < 0.7:
+            return self.choice(BLANKS) * self.number(1, 30)
+        return "".join(self.choice(BLANKS) for _ in range(self.number(1, 30)))
+
+    def marked(self) -> str:
+        """Return letters with stacks of marks, sometimes without a letter to stand on."""
+        letters = "".join(self.of(SCRIPTS) + self.stack(4) for _ in range(self.number(1, 4)))
+        return letters if self.random() < 0.7 else self.stack(6)
+
+    def stack(self, highest: int) -> str:
+        return "".join(self.of(MARKS) for _ in range(self.number(0, highest)))
+
+    def mixed(self) -> str:
+        return "".join(self.of(SCRIPTS) for _ in range(self.number(1, 10)))
+
+    def of(self, ranges: list[tuple[int, int]]) -> str:
+        return chr(self.number(*self.choice(ranges)))
+
+    def any_plane(self) -> str:
+        """Return characters of all planes, assigned or not; no surrogates, which are no text."""
+        points = [self.number(0, 0x10FFFF) for _ in range(self.number(1, 5))]
+        return "".join(chr(point) for point in points if not 0xD800 <= point < 0xE000)
+
+    def added_token(self) -> str:
+        """Return the text of an added token: whole, or cut, or in other letters, with something close by."""
+        token = self.choice(self.added)
+        kind = self.number(0, 9)
+        if kind == 0:
+            token = token[: self.number(0, len(token))]
+        elif kind == 1:
+            token = token.swapcase()
+        elif kind == 2:
+            at = self.number(0, len(token))
+            token = token[:at] + self.choice(["\u0301", "\u200d", " ", "\x00"]) + token[at:]
+        elif kind == 3:
+            token = token * self.number(2, 4)
+        before, after = (self.choice(["", "", " ", "  ", "\n", "\t ", "a", "\u3000", "\u0301"]) for _ in range(2))
+        return before + token + after
+
+    def controls(self) -> str:
+        return "".join(self.choice(CONTROLS) for _ in range(self.number(1, 4)))
+
+    def repeats(self) -> str:
+        return self.choice(REPEATED) * self.number(1, 60)
+
+    def fragment(self) -> str:
+        return self.choice(FRAGMENTS)
+
+
+def make_pairs(count: int, added: list[str], seed: int = 1) -> list[tuple[str, str]]:
+    """Make hostile pairs for a tokenizer that has these added tokens; the same at every call."""
+    maker = Maker(seed, added)
+    return [(maker.text(), maker.text()) for _ in range(count)]

@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import tokenizers
 import tokenizers.trainers
+import tokenizers_of_families
 import torch
 import transformers
-from hostile_pairs import DIGEST, PAIRS, PASSAGES, QUERIES
+from checkpoints import TOKENIZER_LENGTHS, hostile_to
+from hostile_pairs import DIGEST, PAIRS, PASSAGES, QUERIES, digest
 from safetensors.torch import load_file, save_file
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -75,6 +77,10 @@ def main() -> None:
             rename_as_tensorflow_did(folder)
         record(folder, folder / "golden.json")
     record(EMBEDDED, GOLDENS / "tiny-reranker.json")
+    for kind in tokenizers_of_families.KINDS:
+        folder = GOLDENS / "tokenizers" / kind
+        tokenizers_of_families.write(kind, folder)
+        record_tokens(folder)
 
 
 def write_checkpoint(folder: Path, shape: Shape, seed: int) -> None:
@@ -244,6 +250,25 @@ def record(folder: Path, path: Path) -> None:
     versions = f'"transformers": "{transformers.__version__}", "torch": "{torch.__version__}"'
     lines = ",\n".join(json.dumps(row) for row in rows)
     path.write_text(f'{{{versions}, "pairs": "{DIGEST}", "rows": [\n{lines}\n]}}\n')
+
+
+def record_tokens(folder: Path) -> None:
+    """Write what transformers makes of pairs that are hostile to a tokenizer, by itself: token ids, no types."""
+    pairs = hostile_to(folder)
+    ids = {length: tokens_of_modernbert(folder, pairs, length) for length in TOKENIZER_LENGTHS}
+    rows = {str(length): [" ".join(map(str, row)) for row in ids[length]] for length in ids}
+    content = {"transformers": transformers.__version__, "pairs": digest(pairs), "ids": rows}
+    (folder / "golden.json").write_text(json.dumps(content, indent=0) + "\n")
+
+
+def tokens_of_modernbert(folder: Path, pairs: list[tuple[str, str]], max_length: int) -> list[list[int]]:
+    """Tokenize with the class that transformers chooses for ModernBERT's tokenizers."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, config=transformers.ModernBertConfig())
+    queries, passages = ([pair[side] for pair in pairs] for side in (0, 1))
+    tokens = tokenizer(queries, passages, truncation="longest_first", max_length=max_length)
+    assert set(tokens) == {"input_ids", "attention_mask"}  # and no token types
+    ids: list[list[int]] = tokens["input_ids"]
+    return ids
 
 
 def golden_row(row: Recorded) -> dict[str, Any]:

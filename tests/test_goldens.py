@@ -4,9 +4,21 @@ from functools import cache
 
 import numpy as np
 import pytest
-from checkpoints import NAMES, Golden, load_golden, logits_of, tokens_of
+from checkpoints import (
+    NAMES,
+    TOKENIZER_LENGTHS,
+    TOKENIZERS,
+    Golden,
+    load_golden,
+    load_golden_tokens,
+    logits_of,
+    tokens_of,
+)
 from hostile_pairs import PAIRS
 from numbert import CrossEncoder
+from numbert.loaders.files import ModelFiles
+from numbert.loaders.tokenizer import load_tokenizer
+from random_models import make_spec
 
 # Absolute, on logits of -7 to 7: what numbert promises for float32. transformers computed in float32 too, and is itself
 # up to 5e-6 from the float64 result, so that no backend can come much closer than that.
@@ -30,6 +42,18 @@ def test_token_ids_and_types_equal_those_of_transformers(name: str) -> None:
         our_ids, their_ids, our_types, their_types = ours_and_theirs
         assert our_ids == their_ids, pair
         assert our_types == their_types, pair
+
+
+@pytest.mark.parametrize("max_length", TOKENIZER_LENGTHS)
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_token_ids_of_tokenizers_without_a_model_equal_those_of_transformers(kind: str, max_length: int) -> None:
+    expected = load_golden_tokens(kind)
+    tokenizer = load_tokenizer(ModelFiles(expected.folder), vocab_size=503, num_token_types=2)
+    spec = make_spec(8, 1, 8, 1, 1)
+    ids, type_ids = tokens_of(expected.pairs, tokenizer, spec, max_length)
+    for pair, ours, theirs in zip(expected.pairs, ids, expected.ids[max_length], strict=True):
+        assert ours == theirs, pair
+    assert not any(number for row in type_ids for number in row)  # transformers gives none
 
 
 @golden

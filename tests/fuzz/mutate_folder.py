@@ -15,7 +15,7 @@ from typing import NamedTuple
 import mutate_safetensors
 import mutate_settings
 import mutate_tokenizer
-from checkpoints import GOLDENS
+from checkpoints import GOLDENS, TOKENIZERS
 from hostile import Random, render
 from mutate_json import mutate
 from numbert.loaders.source import EMBEDDED_FOLDER
@@ -32,7 +32,9 @@ SMALL = [
     "distilbert",
     "mpnet",
 ]
-ALL = [*SMALL, "sharded-bfloat16", "odd-heads-float16", "byte-pairs", "tiny-reranker"]
+WITH_OTHERS_TOKENIZER = [f"narrow+{kind}" for kind in TOKENIZERS]
+WITH_TOKENIZER_JSON = [*(name for name in SMALL if name != "vocab-txt"), *WITH_OTHERS_TOKENIZER]
+ALL = [*SMALL, *WITH_OTHERS_TOKENIZER, "sharded-bfloat16", "odd-heads-float16", "byte-pairs", "tiny-reranker"]
 INDEX = "model.safetensors.index.json"
 
 
@@ -51,11 +53,16 @@ def spoil(kind: str, seed: int, parent: Path) -> Spoiled:
 
 
 def copy_model(name: str, parent: Path) -> Path:
-    """Copy a recorded checkpoint; "byte-pairs" is roberta with vocab.json and merges.txt instead of tokenizer.json."""
-    source = {"tiny-reranker": EMBEDDED_FOLDER, "byte-pairs": GOLDENS / "roberta"}.get(name, GOLDENS / name)
+    """Copy a recorded checkpoint; one of these names has the tokenizer of another family.
+
+    "byte-pairs" is roberta with vocab.json and merges.txt instead of tokenizer.json; "narrow+gemma" is narrow with a
+    tokenizer that is recorded without a model.
+    """
+    model, _, kind = name.partition("+")
+    source = {"tiny-reranker": EMBEDDED_FOLDER, "byte-pairs": GOLDENS / "roberta"}.get(model, GOLDENS / model)
     folder = parent / name
     folder.mkdir()
-    for path in source.iterdir():
+    for path in [*source.iterdir(), *((GOLDENS / "tokenizers" / kind).iterdir() if kind else ())]:
         if path.name not in ("golden.json", "README.md", "LICENSE"):
             shutil.copyfile(path, folder / path.name)
     if name == "byte-pairs":
@@ -82,20 +89,21 @@ def _config(rng: Random, parent: Path) -> tuple[str, str]:
 
 
 def _tokenizer(rng: Random, parent: Path) -> tuple[str, str]:
-    folder = copy_model(rng.choice([name for name in SMALL if name != "vocab-txt"]), parent)
+    folder = copy_model(rng.choice(WITH_TOKENIZER_JSON), parent)
     path = folder / "tokenizer.json"
     if rng.random() < 0.7:
         tree, what = mutate_tokenizer.structure(_read(path), rng)
     else:
-        donor = rng.choice([name for name in SMALL if name != "vocab-txt"])
-        tree, what = mutate(_read(path), rng, _read(GOLDENS / donor / "tokenizer.json"))
+        model, _, kind = rng.choice(WITH_TOKENIZER_JSON).partition("+")
+        donor = GOLDENS / "tokenizers" / kind if kind else GOLDENS / model
+        tree, what = mutate(_read(path), rng, _read(donor / "tokenizer.json"))
     path.write_bytes(render(tree))
     return folder.name, what
 
 
 def _tokenizer_config(rng: Random, parent: Path) -> tuple[str, str]:
     """Also special_tokens_map.json, which holds the same special tokens."""
-    folder = copy_model(rng.choice([*SMALL, "byte-pairs", "vocab-txt", "vocab-txt"]), parent)
+    folder = copy_model(rng.choice([*SMALL, *WITH_OTHERS_TOKENIZER, "byte-pairs", "vocab-txt", "vocab-txt"]), parent)
     path = folder / "tokenizer_config.json"
     tree, what = mutate(_read(path), rng, _read(GOLDENS / rng.choice(SMALL) / "tokenizer_config.json"))
     if rng.random() < 0.2:
