@@ -47,9 +47,9 @@ def tokenize(
     """
     budget = max_length - tokenizer.template.num_special
     texts = list(dict.fromkeys(text for pair in pairs for text in pair))
-    encoded = tokenizer.encode([beginning(text, budget) for text in texts], on_one_thread)
-    ids = dict(zip(texts, encoded, strict=True))
-    cut = [text for text in texts if len(text) > CHARACTERS_PER_TOKEN * budget]
+    starts = [beginning(text, budget) for text in texts] if tokenizer.keeps_borders else texts
+    ids = dict(zip(texts, tokenizer.encode(starts, on_one_thread), strict=True))
+    cut = [text for text, start in zip(texts, starts, strict=True) if len(start) < len(text)]
     whole = _find_undecided(cut, pairs, ids, budget)
     ids.update(zip(whole, tokenizer.encode(whole, on_one_thread), strict=True))
     result = []
@@ -80,9 +80,9 @@ def tokenize_windows(pair: Pair, tokenizer: PairTokenizer, max_length: int) -> l
 def beginning(text: str, budget: int) -> str:
     """Return a beginning of the text that almost always has more than `budget` tokens; a short text as a whole.
 
-    The cut is made at a space between two ASCII letters or digits. Every tokenizer that is supported splits there
-    first, so the tokens of the beginning are the first tokens of the text. (A text of a million characters takes a
-    second to encode, and 512 of its tokens are used.)
+    The cut is made at a space between two ASCII letters or digits. No token reaches over it where loaders/borders.py
+    says so, and then the tokens of the beginning are the first tokens of the text. (A text of a million characters
+    takes a second to encode, and 512 of its tokens are used.)
     """
     size = CHARACTERS_PER_TOKEN * budget
     if len(text) > size:

@@ -7,9 +7,12 @@ still make a text much longer, each text is taken through them one by one, and r
 
 import base64
 import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
+
+from .errors import TokenizerError
 
 # Unicode's normal forms write up to 18 characters for one (U+FDFA), capital letters become up to 2 small ones, and
 # BERT's normalizer puts spaces round ideographs.
@@ -20,6 +23,7 @@ UNCHECKED = 64  # characters for one, of all steps together: what usual tokenize
 MOST_OF_A_TEXT = 32  # characters for one, of a text that is checked
 LARGEST_TEXT = 1 << 27  # characters that a step may write: some gigabytes of memory
 MOST_STEPS = 64
+NO_WORDS = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}  # a model must be there, and this is the least
 
 
 class Step(NamedTuple):
@@ -59,6 +63,16 @@ def measure_growth(tokenizer: Tokenizer) -> Growth:
     if _measure(normalizers, None) <= UNCHECKED:
         return Growth(())
     return Growth(tuple(Step(_build(step), _growth(step)) for step in normalizers))
+
+
+def check_growth(path: Path, growth: Growth, text: str) -> None:
+    """Refuse a text that the normalizer makes too long."""
+    excess = growth.find_excess(text)
+    if excess is not None:
+        raise TokenizerError(
+            f"{path}: found a normalizer that makes {excess} characters of a text of {len(text)}, expected at"
+            f" most {MOST_OF_A_TEXT} times as many; choose another model"
+        )
 
 
 def _state(component: Any, key: str) -> list[dict[str, Any]]:
@@ -120,5 +134,4 @@ def _longest_of_table(charsmap: str) -> int:
 
 def _build(step: dict[str, Any]) -> Any:
     """Make one step by itself."""
-    model = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}
-    return Tokenizer.from_str(json.dumps({"version": "1.0", "normalizer": step, "model": model})).normalizer
+    return Tokenizer.from_str(json.dumps({"version": "1.0", "normalizer": step, "model": NO_WORDS})).normalizer

@@ -13,8 +13,10 @@ from typing import Any, NamedTuple, TypeVar
 
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from .added_tokens import MOST_ADDED_TOKENS, adopt_added_tokens, check_added_tokens
+from .borders import keeps_borders
 from .errors import ConfigError, TokenizerError
-from .expansion import MOST_OF_A_TEXT, Growth, measure_growth
+from .expansion import NO_WORDS, Growth, check_growth, measure_growth
 from .files import ModelFiles
 from .spec import Config
 
@@ -26,7 +28,6 @@ CLASSES_WITHOUT_TYPES = ("Roberta", "XLMRoberta", "Camembert", "MPNet", "DistilB
 FEW_TEXTS = 4
 MANY_TEXTS = 64
 LARGEST_FILE = 64 * 2**20  # bytes; a tokenizer.json of 250,000 words takes 17 MB
-MOST_ADDED_TOKENS = 20_000  # the library compares each with all before it
 LONGEST_WORD = 1000  # characters; WordPiece takes time that grows with the cube of it, and BERT's is 100
 # A pair shows the template; two with other words, and other numbers of them, show whether it was understood; the last
 # has characters that are rarely in a vocabulary, on which no tokenizer must fail.
@@ -58,6 +59,7 @@ class PairTokenizer(NamedTuple):
     path: Path  # the file that it was made from
     pad_token: str | None
     growth: Growth
+    keeps_borders: bool  # a text may be cut at a blank behind a letter
 
     def encode(self, texts: list[str], on_one_thread: bool = False) -> list[list[int]]:
         """Return the token ids of each text, without special tokens, not truncated. Safe in any number of threads.
@@ -74,7 +76,7 @@ class PairTokenizer(NamedTuple):
             return [encoding.ids for batch in encoded for encoding in batch]
 
         for text in texts if self.growth.steps else ():
-            _check_growth(self.path, self.growth, text)
+            check_growth(self.path, self.growth, text)
         return _guard(self.path, encode)
 
 
@@ -97,19 +99,21 @@ def load_tokenizer(files: ModelFiles, vocab_size: int, num_token_types: int) -> 
         )
     path, tokenizer = _make_tokenizer(files, config)
     _check_model(path, tokenizer)
-    _check_added_tokens(files, config, tokenizer)
+    check_added_tokens(files, config, tokenizer)
     growth = _guard(path, lambda: measure_growth(tokenizer))
+    _guard(path, lambda: adopt_added_tokens(path, config, tokenizer, growth))
     for text in (*TEMPLATE_PAIR, *(text for pair in PROBES for text in pair)):
-        _check_growth(path, growth, text)
+        check_growth(path, growth, text)
     tokenizer.no_truncation()  # some files carry the settings of whoever saved them
     tokenizer.no_padding()
     template = _guard(path, lambda: _observe_template(path, tokenizer))
+    _check_ends(path, config, tokenizer, template)
     if num_token_types == 0 or not _gives_types(config):
         template = template._replace(types=(0, 0, 0, 0, 0))
     _check_ids(path, tokenizer, template, vocab_size)
     limit = _max_length(config, low=template.num_special + 1)
     pad_token = _special_token(config, "pad") if "pad_token" in config.values else None
-    return PairTokenizer(tokenizer, template, limit, path, pad_token, growth)
+    return PairTokenizer(tokenizer, template, limit, path, pad_token, growth, keeps_borders(tokenizer))
 
 
 def _make_tokenizer(files: ModelFiles, config: Config) -> tuple[Path, Tokenizer]:
@@ -149,49 +153,16 @@ def _from_json(path: Path, content: str) -> Tokenizer:
     added = settings.get("added_tokens") or [] if isinstance(settings, dict) else []
     if len(added) > MOST_ADDED_TOKENS:
         raise ValueError(f"found {len(added)} added tokens, expected at most {MOST_ADDED_TOKENS}")
-    growth = measure_growth(Tokenizer.from_str(json.dumps({**settings, "added_tokens": []})))
+    growth = measure_growth(_without_words(settings))
     for token in added if growth.steps else ():
-        _check_growth(path, growth, str(token.get("content")))
+        check_growth(path, growth, str(token.get("content")))
     return Tokenizer.from_str(content)
 
 
-def _check_added_tokens(files: ModelFiles, config: Config, tokenizer: Tokenizer) -> None:
-    """Refuse tokens that transformers adds from other files, and that the tokenizer does not have already."""
-    added = Config.read_if_there(files, "added_tokens.json")
-    pairs: list[tuple[Path, Any, Any]] = [(added.path, token, number) for token, number in added.values.items()]
-    for number, token in _items(config, "added_tokens_decoder"):
-        content = token.get("content") if isinstance(token, dict) else token
-        pairs.append((config.path, content, int(number) if number.isdecimal() else number))
-    for key in ("additional_special_tokens", "extra_special_tokens"):
-        for _, token in _items(config, key):
-            content = token.get("content") if isinstance(token, dict) else token
-            pairs.append((config.path, content, tokenizer.token_to_id(content) if isinstance(content, str) else None))
-    for path, token, number in pairs:
-        if not isinstance(token, str) or number is None or tokenizer.token_to_id(token) != number:
-            raise TokenizerError(
-                f"{path}: found a token {token!a:.100} with id {number!a:.20} that the tokenizer lacks or numbers"
-                " otherwise, expected those of tokenizer.json; let transformers load the tokenizer and save it"
-            )
-
-
-def _items(config: Config, key: str) -> list[tuple[str, Any]]:
-    """Return the items of a setting that is an object or a list."""
-    values = config.values.get(key) or {}
-    if isinstance(values, list):
-        values = {str(i): value for i, value in enumerate(values)}
-    if not isinstance(values, dict):
-        raise config.error(key, values, "an object or a list")
-    return list(values.items())
-
-
-def _check_growth(path: Path, growth: Growth, text: str) -> None:
-    """Refuse a text that the normalizer makes too long."""
-    excess = growth.find_excess(text)
-    if excess is not None:
-        raise TokenizerError(
-            f"{path}: found a normalizer that makes {excess} characters of a text of {len(text)}, expected at"
-            f" most {MOST_OF_A_TEXT} times as many; choose another model"
-        )
+def _without_words(settings: dict[str, Any]) -> Tokenizer:
+    """Make what a tokenizer.json says of normalization alone: its words would be read a second time."""
+    steps = {key: settings.get(key) for key in ("normalizer", "pre_tokenizer")}
+    return Tokenizer.from_str(json.dumps({"version": "1.0", "model": NO_WORDS, **steps}))
 
 
 def _check_model(path: Path, tokenizer: Tokenizer) -> None:
@@ -272,6 +243,27 @@ def _check_template(path: Path, tokenizer: Tokenizer, template: PairTemplate, pa
             f"{path}: found a template that numbert cannot reproduce: {pair} should become tokens {expected.ids} of"
             f" types {expected.type_ids}; expected special tokens around two texts, each of which stands there once"
         )
+
+
+def _check_ends(path: Path, config: Config, tokenizer: Tokenizer, template: PairTemplate) -> None:
+    """Refuse a second template: where add_bos_token or add_eos_token is set, transformers makes its own of them."""
+    if not {"add_bos_token", "add_eos_token"} & set(config.values):
+        return
+    begin, end = (_end(config, tokenizer, name) for name in ("bos", "eos"))
+    if (template.before, template.between, template.after) != (begin, end + begin, end):
+        raise TokenizerError(
+            f"{config.path}: add_bos_token, add_eos_token: found ids {begin} and {end} to put round each text, but"
+            f" {path.name} puts {template.before}, {template.between} and {template.after} round a pair; remove both"
+            " keys to have the latter"
+        )
+
+
+def _end(config: Config, tokenizer: Tokenizer, name: str) -> tuple[int, ...]:
+    """Return the ids that transformers puts at one end of each text, if any."""
+    if not config.values.get(f"add_{name}_token") or config.values.get(f"{name}_token") is None:
+        return ()
+    number = tokenizer.token_to_id(_special_token(config, name))
+    return () if number is None else (number,)
 
 
 def _check_ids(path: Path, tokenizer: Tokenizer, template: PairTemplate, vocab_size: int) -> None:
@@ -356,7 +348,7 @@ def _merge(line: str) -> tuple[str, str]:
 
 
 def _special_token(config: Config, name: str, defaults: Mapping[str, str] = BERTS_SPECIAL) -> str:
-    token = config.values.get(f"{name}_token", defaults[name])
+    token = config.values.get(f"{name}_token", defaults.get(name))
     if isinstance(token, dict):
         token = token.get("content")
     if not isinstance(token, str) or not token:

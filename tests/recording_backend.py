@@ -126,6 +126,8 @@ class RecordingBackend:
 class NumberTokenizer:
     """Texts are numbers with spaces between them, and each number is a token id."""
 
+    keeps_borders = True
+
     def __init__(self, template: PairTemplate = TEMPLATE) -> None:
         self.template = template
         self.most_texts = 0  # that were encoded in one call
