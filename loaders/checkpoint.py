@@ -3,7 +3,7 @@
     source        name -> folder
     files         the folder's files, each opened once
     modules       modules.json: is it a model that is computed here?
-    spec          config.json -> ModelSpec; bert, roberta and their like hold what differs between families
+    spec          config.json -> ModelSpec; bert, modernbert and their like hold what differs between families
     names         the tensors that a spec promises
     tensors       safetensors files -> weights under canonical names
     tokenizer     tokenizer.json or vocab.txt -> token ids of a text
@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from . import bert, distilbert, electra, mpnet, roberta
+from . import bert, distilbert, electra, modernbert, mpnet, roberta
 from .errors import ConfigError
 from .files import ModelFiles
 from .modules import SETTINGS, read_modules
@@ -26,7 +26,7 @@ from .spec import Config, ModelSpec
 from .tensors import Weights, open_weights
 from .tokenizer import PairTemplate, PairTokenizer, load_tokenizer
 
-MODULES = (bert, roberta, electra, distilbert, mpnet)
+MODULES = (bert, roberta, electra, distilbert, mpnet, modernbert)
 FAMILIES: dict[str, ModuleType] = {model_type: module for module in MODULES for model_type in module.ARCHITECTURES}
 
 

@@ -139,6 +139,13 @@ class Config:
             raise self.error(key, value, f"a number between {low} and {high}")
         return float(value)
 
+    def flag(self, key: str, default: bool) -> bool:
+        """Return true or false."""
+        value = self._value(key, default)
+        if not isinstance(value, bool):
+            raise self.error(key, value, "true or false")
+        return value
+
     def require(self, key: str, default: Any, allowed: tuple[Any, ...], why: str) -> None:
         """Refuse a rule that numbert does not implement."""
         value = self.values.get(key, default)

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from tokenizers_of_families import added_tokens
 
 GOLDENS = Path(__file__).parent / "goldens"
-FAMILIES = ["roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet"]
+FAMILIES = ["roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet", "modernbert", "modernbert-mean"]
 NAMES = ["cased", "narrow", "odd-heads-float16", "old-names", "sharded-bfloat16", "vocab-txt", "tiny-reranker"]
 NAMES += FAMILIES
 TOKENIZERS = ["modernbert", "gemma"]  # recorded without a model

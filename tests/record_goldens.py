@@ -7,7 +7,9 @@ Needs torch and transformers; the tests that read what it writes need neither. S
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,8 +46,23 @@ class Shape(NamedTuple):
     shard_size: str = "1GB"
     family: str = "bert"
     embedding: int = 0  # size, where ELECTRA's differs
+    settings: Mapping[str, Any] = MappingProxyType({})  # of the family's own, for config.json
 
 
+OLDER_SPELLING = {
+    "local_attention": 10, "global_attn_every_n_layers": 3, "global_rope_theta": 900.0, "local_rope_theta": 30.0,
+}  # fmt: skip
+ALL_SWITCHES = {
+    "local_attention": 7,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "rope_parameters": {
+        "full_attention": {"rope_type": "default", "rope_theta": 500.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 20.0},
+    },
+    **dict.fromkeys(("attention_bias", "mlp_bias", "norm_bias", "classifier_bias"), True),
+    "classifier_pooling": "mean",
+    "classifier_activation": "relu",
+}
 SHAPES = {
     "narrow": Shape(heads=3, head_width=16, layers=2, intermediate=97),
     "odd-heads-float16": Shape(heads=12, head_width=26, layers=1, intermediate=211, labels=3, dtype=torch.float16),
@@ -62,6 +79,20 @@ SHAPES = {
     "electra": Shape(heads=3, head_width=14, layers=2, intermediate=55, embedding=26, family="electra"),
     "distilbert": Shape(heads=4, head_width=9, layers=2, intermediate=75, family="distilbert"),
     "mpnet": Shape(heads=3, head_width=12, layers=2, intermediate=49, family="mpnet"),
+    # Heads that are filled up; layers that see all, 5 tokens to either side, 5, and all.
+    "modernbert": Shape(
+        heads=3, head_width=14, layers=4, intermediate=45, eps=1e-5, family="modernbert", settings=OLDER_SPELLING
+    ),
+    "modernbert-mean": Shape(
+        heads=2,
+        head_width=16,
+        layers=3,
+        intermediate=37,
+        labels=2,
+        eps=1e-5,
+        family="modernbert",
+        settings=ALL_SWITCHES,
+    ),
 }
 
 
@@ -75,6 +106,8 @@ def main() -> None:
             keep_vocabulary_only(folder)
         if name == "old-names":
             rename_as_tensorflow_did(folder)
+        if name == "modernbert":
+            spell_as_older_files(folder, shape)
         record(folder, folder / "golden.json")
     record(EMBEDDED, GOLDENS / "tiny-reranker.json")
     for kind in tokenizers_of_families.KINDS:
@@ -104,11 +137,16 @@ def write_checkpoint(folder: Path, shape: Shape, seed: int) -> None:
         sizes["hidden_dim"] = sizes.pop("intermediate_size")
     if shape.family == "electra":
         sizes["embedding_size"] = shape.embedding or hidden
-    config = transformers.AutoConfig.for_model(shape.family, **sizes)
+    if shape.family == "modernbert":
+        sizes["norm_eps"] = sizes.pop("layer_norm_eps")
+    config = transformers.AutoConfig.for_model(shape.family, **sizes, **shape.settings)
     model = transformers.AutoModelForSequenceClassification.from_config(config)
     randomise(model, np.random.default_rng(seed))
     model.to(shape.dtype).save_pretrained(folder, max_shard_size=shape.shard_size)
-    make_tokenizer(shape).save_pretrained(folder)
+    if shape.family in tokenizers_of_families.KINDS:
+        tokenizers_of_families.write(shape.family, folder)
+    else:
+        make_tokenizer(shape).save_pretrained(folder)
 
 
 def make_tokenizer(shape: Shape) -> Any:
@@ -200,6 +238,14 @@ def rename_as_tensorflow_did(folder: Path) -> None:
     tensors["bert.embeddings.position_ids"] = torch.arange(POSITIONS)[None]
     tensors["cls.seq_relationship.bias"] = torch.zeros(2)
     save_file(tensors, path, {"format": "pt"})
+
+
+def spell_as_older_files(folder: Path, shape: Shape) -> None:
+    """Say which layers have a window, and how fast queries and keys turn, as the first files of ModernBERT did."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    del config["layer_types"], config["rope_parameters"]
+    path.write_text(json.dumps({**config, **shape.settings}, indent=2) + "\n")
 
 
 class Recorded(NamedTuple):

@@ -1,0 +1,112 @@
+"""ModernBERT and mmBERT: positions by turning queries and keys, windows in most layers, gates, norms before the blocks.
+
+The first layer has no norm before its attention: the embeddings have been normalised. A norm belongs to the sum that
+it follows, so `mlp_norm` is that of the attention block, the next layer's `attn_norm` that of the feed-forward block,
+and `final_norm` that of the last one. Source: B. Warner et al., "Smarter, Better, Faster, Longer" (2024), and the
+configuration of transformers.
+"""
+
+from typing import Any
+
+from .names import Names
+from .spec import Biases, Config, LayerRule, LinearStep, ModelSpec, NormStep, read_common_sizes
+
+ARCHITECTURES = {"modernbert": "ModernBertForSequenceClassification"}
+IGNORED = ("decoder.",)  # the head of pre-training
+NAMES: Names = {
+    "embedding.word": "model.embeddings.tok_embeddings",
+    "embedding.norm": "model.embeddings.norm",
+    "layers.{i}.attention.query": "model.layers.{i}.attn.Wqkv[0/3]",
+    "layers.{i}.attention.key": "model.layers.{i}.attn.Wqkv[1/3]",
+    "layers.{i}.attention.value": "model.layers.{i}.attn.Wqkv[2/3]",
+    "layers.{i}.attention.output": "model.layers.{i}.attn.Wo",
+    "layers.{i}.attention.norm": "model.layers.{i}.mlp_norm",
+    "layers.{i}.feed_forward.gate": "model.layers.{i}.mlp.Wi[0/2]",
+    "layers.{i}.feed_forward.up": "model.layers.{i}.mlp.Wi[1/2]",
+    "layers.{i}.feed_forward.down": "model.layers.{i}.mlp.Wo",
+    "layers.{i}.feed_forward.norm": "model.layers.{next}.attn_norm",
+    "layers.{last}.feed_forward.norm": "model.final_norm",
+    "head.dense": "head.dense",
+    "head.norm": "head.norm",
+    "head.output": "classifier",
+}
+FULL, SLIDING = "full_attention", "sliding_attention"
+# Keys of the bases of the rates in older files, and what they are where no file says anything
+OLD_THETAS = {FULL: ("global_rope_theta", 160_000.0), SLIDING: ("local_rope_theta", 10_000.0)}
+POOLING = {"cls": "first", "mean": "mean"}
+ACTIVATIONS = ("gelu", "relu", "silu", "tanh", "sigmoid")
+LARGEST_TABLE = 1 << 22  # angles: the files hold no table of positions that would bound them
+
+
+def read_spec(config: Config) -> ModelSpec:
+    """Check a config.json."""
+    config.require("hidden_activation", "gelu", ("gelu",), "the exact GELU is the only activation implemented")
+    config.require("classifier_activation", "gelu", ACTIVATIONS, "the activations that are implemented")
+    config.require("classifier_pooling", "cls", tuple(POOLING), "the poolings that transformers has")
+    sizes = read_common_sizes(config)
+    width = sizes["hidden_size"] // sizes["num_heads"]
+    config.require("head_dim", None, (None, width), "hidden_size / num_attention_heads")
+    if width % 2:
+        raise config.error("num_attention_heads", sizes["num_heads"], "heads of an even width, of which halves turn")
+    if sizes["max_positions"] * width > 2 * LARGEST_TABLE:
+        expected = f"at most {2 * LARGEST_TABLE // width} with heads of {width}"
+        raise config.error("max_position_embeddings", sizes["max_positions"], expected)
+    eps = config.number("norm_eps", 1e-5, low=0, high=1e-2)
+    biases = Biases(*(config.flag(key, False) for key in ("attention_bias", "mlp_bias", "norm_bias")))
+    hidden, activation = sizes["hidden_size"], config.values.get("classifier_activation", "gelu")
+    return ModelSpec(
+        **sizes,
+        num_token_types=0,
+        norm_eps=eps,
+        embedding_size=hidden,
+        layers=_layers(config),
+        head=(
+            LinearStep("head.dense", hidden, hidden, config.flag("classifier_bias", False)),
+            activation,
+            NormStep("head.norm", hidden, eps, biases.norms),
+            LinearStep("head.output", hidden, sizes["num_labels"], bias=True),
+        ),
+        pooling=POOLING[config.values.get("classifier_pooling", "cls")],
+        has_position_table=False,
+        pre_norm=True,
+        gated=True,
+        biases=biases,
+    )
+
+
+def _layers(config: Config) -> tuple[LayerRule, ...]:
+    """Read which layers have a window, and by which rates each kind turns."""
+    count = config.integer("num_hidden_layers", high=1024)
+    every = config.integer("global_attn_every_n_layers", 3, high=1024)
+    kinds = config.values.get("layer_types")
+    if kinds is None:
+        kinds = [SLIDING if i % every else FULL for i in range(count)]
+    if not isinstance(kinds, list) or len(kinds) != count or not all(kind in (FULL, SLIDING) for kind in kinds):
+        raise config.error("layer_types", kinds, f"a list of {count} times {FULL!r} or {SLIDING!r}")
+    thetas = _thetas(config)
+    reach = config.integer("local_attention", 128, low=0, high=1 << 20) // 2
+    windows = {FULL: None, SLIDING: (reach, reach)}
+    return tuple(LayerRule(thetas[kind], windows[kind]) for kind in kinds)
+
+
+def _thetas(config: Config) -> dict[str, float]:
+    """Read the base of the rates of each kind of layer, in the newer or the older spelling."""
+    config.require("rope_scaling", None, (None,), "only the plain rates are implemented")
+    newer = config.values.get("rope_parameters")
+    newer = {} if newer is None else newer
+    if not isinstance(newer, dict) or not set(newer) <= {FULL, SLIDING}:
+        raise config.error("rope_parameters", newer, f"an object with {FULL!r} and {SLIDING!r}")
+    return {kind: _theta(config, newer.get(kind), kind) for kind in (FULL, SLIDING)}
+
+
+def _theta(config: Config, rule: Any, kind: str) -> float:
+    rule = {} if rule is None else rule
+    known = isinstance(rule, dict) and set(rule) <= {"rope_type", "rope_theta"}
+    if not known or rule.get("rope_type", "default") != "default":
+        expected = "an object with rope_theta and the rope_type 'default', the only one implemented"
+        raise config.error(f"rope_parameters: {kind}", rule, expected)
+    of_kind = Config(config.path, {f"rope_parameters: {kind}: rope_theta": rule.get("rope_theta")})
+    key, default = OLD_THETAS[kind]
+    if "rope_theta" in rule:
+        return of_kind.number(f"rope_parameters: {kind}: rope_theta", low=0, high=1e12)
+    return config.number(key, default, low=0, high=1e12)
