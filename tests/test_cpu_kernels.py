@@ -140,7 +140,7 @@ def test_add_and_normalize(rng, width):
 
 def scratch(rows: int, width: int) -> Operand:
     rows = -(-rows // linear.ROW_BLOCK) * linear.ROW_BLOCK
-    return Operand(np.full((rows, 3 * width // 2), -1, np.int32), np.full(rows, np.nan, np.float32))
+    return Operand(np.full((rows, width), -1, np.int32), np.full(rows, np.nan, np.float32))
 
 
 def rounded_operands(x: np.ndarray, weight: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray]:

@@ -9,11 +9,9 @@ Per step of 16 words 4 registers are read (8 cycles each) and 4 products compute
 B are the panels that the other tiles read, whose words already stand as the instruction wants them. A is written in
 blocks that fill a register each (operands.py).
 
-float32 can be had from the same instruction. Each number is a sum of bfloat16 parts of 8 bits, the second what the
-first leaves over, so that products of parts, added in float32, come near the product:
-
-    three of two parts    16 bits of each factor; the smallest product, of the two second parts, is left out
-    six of three parts    24 bits, all that a float32 has; again the smallest products are left out
+Nearly float32 can be had from the same instruction: each number is the sum of two bfloat16 parts of 8 bits, the second
+what the first leaves over. Of the four products of parts three, added in float32, come near the product; the smallest,
+of the two second parts, is left out.
 
 Source: G. Henry et al., "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations"
 (2019). An element of C is one chain of sums in a fixed order, as in micro_kernel.py.
@@ -40,11 +38,7 @@ BYTE, NOTHING = ir.IntType(8), ir.VoidType()
 CONFIGURATION = bytes([1, 0, *[0] * 14, *[4 * SIDE, 0] * 8, *[0] * 16, *[SIDE] * 8, *[0] * 8])
 
 # (part of A, part of B) of each product, the small ones first: so their sum is not lost beside the large ones
-PRODUCTS = {
-    1: ((0, 0),),
-    2: ((0, 1), (1, 0), (0, 0)),
-    3: ((0, 2), (2, 0), (1, 1), (0, 1), (1, 0), (0, 0)),
-}
+PRODUCTS = {1: ((0, 0),), 2: ((0, 1), (1, 0), (0, 0))}
 
 
 def instruction(builder: Any, name: str, args: Sequence[Any]) -> None:
@@ -152,9 +146,9 @@ def _store_row(builder: Any, vectors: Sequence[Any], place: Any) -> None:
         store_vector(builder, value, _at(builder, place, INT64(v * SIDE)))
 
 
-# The block of bfloat16, of two parts and of three. As micro_kernel.tile, but for up to BLOCK_ROWS rows, and `a` and its
+# The block of bfloat16, and of two parts. As micro_kernel.tile, but for up to BLOCK_ROWS rows, and `a` and its
 # stride as operands.py writes them: the stride is that of all parts.
-block_bfloat16, block_two_parts, block_three_parts = _float_block(1), _float_block(2), _float_block(3)
+block_bfloat16, block_two_parts = _float_block(1), _float_block(2)
 
 
 @intrinsic

@@ -24,7 +24,6 @@ class InstructionSet(NamedTuple):
     bfloat16: Literal["dot", "widen"]  # pairs of bfloat16 are multiplied by one instruction, or widened to float32
     int8: Literal["dot", "pairs", "widen"]  # four products of int8 by one instruction, two of int16, or one of int32
     amx: bool = False  # registers of 16 x 16 words are multiplied by one instruction, in bfloat16 and int8 (amx.py)
-    amx_float32: bool = False  # and float32 is, as six products of bfloat16
 
 
 # The tile is two vectors wide everywhere: tile_rows x 2 accumulators, 2 vectors of B and 1 of A must fit the registers.
@@ -34,7 +33,6 @@ _AVX2 = InstructionSet("avx2", lanes=8, tile_rows=6, fma=True, bfloat16="widen",
 _AVX512_BF16 = _AVX512._replace(name="avx512-bf16", bfloat16="dot", int8="dot")
 KNOWN = {
     "amx": _AVX512_BF16._replace(name="amx", amx=True),
-    "amx-float32": _AVX512_BF16._replace(name="amx-float32", amx=True, amx_float32=True),
     "avx512-bf16": _AVX512_BF16,
     "avx512-vnni": _AVX512._replace(name="avx512-vnni", int8="dot"),
     "avx512": _AVX512,
@@ -49,8 +47,6 @@ _AVX512_BF16_NEEDS = {*_AVX512_NEEDS, "avx512vnni", "avx512bf16"}
 _AMX_NEEDS = {*_AVX512_BF16_NEEDS, "amx-tile", "amx-bf16", "amx-int8"}
 REQUIRED_FEATURES = {
     "amx": _AMX_NEEDS,
-    # Second, so that it is taken only if NUMBERT_ISA names it: not yet seen to be faster than "amx", only as exact.
-    "amx-float32": _AMX_NEEDS,
     "avx512-bf16": _AVX512_BF16_NEEDS,
     "avx512-vnni": {*_AVX512_NEEDS, "avx512vnni"},
     "avx512": _AVX512_NEEDS,

@@ -3,7 +3,7 @@
     float32   they stay where they are
     bfloat16  rounded to the nearest bfloat16 where the processor multiplies those; else they stay float32
     int8      each row (token) is divided by its own scale, so that its largest number becomes 127, and rounded
-    parts     each number as a sum of two or three bfloat16, for float32 on AMX; all first parts of a row, then the next
+    parts     each number as a sum of two bfloat16, for float32 on AMX; all first parts of a row, then all second
 
 Also the choice of the tile: `prepare`, `multiply` and the others below do what the type of the layer says, decided when
 a kernel is compiled.
@@ -21,19 +21,18 @@ from .isa import ISA, LANES, TILE_ROWS, TILE_WIDTH
 from .jit import inlined
 from .micro_kernel import tile, tile_bfloat16, tile_int8
 from .multiply import INT8
-from .packing import Bfloat16Linear, Float32Linear, Int8Linear, ThreePartLinear, TwoPartLinear
+from .packing import Bfloat16Linear, Float32Linear, Int8Linear, TwoPartLinear
 from .simd import larger_size, load, nearest, nearest_bfloat16, reduce_larger_size, splat, store_bfloat16, store_int8
 
 INT8_WORDS = INT8.words  # Numba takes a number as a global, but no Product
 AMX = ISA.amx
 SIDE = amx.SIDE
-MAX_WORDS = 1.5  # of 32 bits for a number, in any form: three parts of 16 bits
 
 
 class Operand(NamedTuple):
     """Room for some rows in the form in which a tile reads them; not used for float32."""
 
-    words: NDArray[int32]
+    words: NDArray[int32]  # for a number one of 32 bits at most, in any form
     scales: NDArray[float32]  # of each row; int8 only
 
 
@@ -50,7 +49,7 @@ def place(row: int, word: int, row_words: int) -> int:
 
 @inlined
 def round_rows(a: Any, a_at: int, rows: int, width: int, parts: int, operand: Operand) -> None:
-    """Write each number as its nearest bfloat16, the nearest to what is left, and so on; two numbers a word."""
+    """Write each number as its nearest bfloat16, or as that and the nearest to what is left; two numbers a word."""
     words = width // 2
     for row in range(rows):
         for i in range(0, width, LANES):
@@ -102,7 +101,7 @@ def multiply(
     """Write one tile of a @ weight.T + bias: `rows` rows from `row` on of what was prepared, and one panel."""
 
 
-_ON_AMX = (Bfloat16Linear, TwoPartLinear, ThreePartLinear, Int8Linear) if AMX else ()
+_ON_AMX = (Bfloat16Linear, TwoPartLinear, Int8Linear) if AMX else ()
 
 
 def _on_amx(layer: Any) -> bool:
@@ -157,7 +156,6 @@ def _prepare(a: Any, a_at: int, rows: int, layer: Any, operand: Operand) -> Any:
         Float32Linear: nothing,
         Bfloat16Linear: bfloat16(1) if ISA.bfloat16 == "dot" else nothing,
         TwoPartLinear: bfloat16(2),
-        ThreePartLinear: bfloat16(3),
         Int8Linear: int8,
     }[layer.instance_class]
 
@@ -249,6 +247,5 @@ _MULTIPLY_ON_AMX = {
     Float32Linear: _float32_product,
     Bfloat16Linear: _amx_product(amx.block_bfloat16),
     TwoPartLinear: _amx_product(amx.block_two_parts),
-    ThreePartLinear: _amx_product(amx.block_three_parts),
     Int8Linear: _amx_int8_product,
 }

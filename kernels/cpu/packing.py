@@ -44,13 +44,6 @@ class TwoPartLinear(NamedTuple):
     bias: NDArray[float32]  # (N',)
 
 
-class ThreePartLinear(NamedTuple):
-    """A Linear whose weights are sums of three bfloat16."""
-
-    panels: NDArray[int32]  # (N'/TILE_WIDTH, 3*K'/2, TILE_WIDTH)
-    bias: NDArray[float32]  # (N',)
-
-
 class Int8Linear(NamedTuple):
     """A Linear in panels of int8: a word holds four neighbouring k."""
 
@@ -60,7 +53,7 @@ class Int8Linear(NamedTuple):
     start: NDArray[int32]  # (N',): what the sums begin with
 
 
-PackedLinear = Float32Linear | Bfloat16Linear | TwoPartLinear | ThreePartLinear | Int8Linear
+PackedLinear = Float32Linear | Bfloat16Linear | TwoPartLinear | Int8Linear
 
 
 class PackedNorm(NamedTuple):
@@ -104,11 +97,10 @@ def pack_linear(layer: Linear, precision: str) -> PackedLinear:
         How weights are stored and multiplied. "high" is the same as "float32" where the processor has nothing faster.
     """
     if precision == "bfloat16":
-        return Bfloat16Linear(*_pack_parts(layer, 1))
+        weight, bias = _fill_up_linear(layer)
+        return Bfloat16Linear(_pack_words(to_bfloat16(weight)), bias)
     if precision == "high" and ISA.amx:
-        return TwoPartLinear(*_pack_parts(layer, 2))
-    if precision == "float32" and ISA.amx_float32:
-        return ThreePartLinear(*_pack_parts(layer, 3))
+        return _pack_two_parts(layer)
     if precision == "int8":
         return _pack_int8(layer)
     return pack_float32(layer)
@@ -123,20 +115,15 @@ def pack_float32(layer: Linear) -> Float32Linear:
     return Float32Linear(panels, bias)
 
 
-def _pack_parts(layer: Linear, parts: int) -> tuple[NDArray[int32], NDArray[float32]]:
-    """Write the weight as a sum of bfloat16: the nearest, the nearest to what is left, and so on."""
-    rest, bias = _fill_up_linear(layer)
-    panels = []
-    for part in range(parts):
-        rounded = to_bfloat16(rest)
-        panels.append(_pack_words(rounded))
-        if part < parts - 1:
-            rest = rest - (rounded.astype(np.uint32) << 16).view(float32)
-    if parts == 1:
-        return panels[0], bias
-    together = aligned_empty(panels[0].shape[0], parts * panels[0].shape[1], TILE_WIDTH, dtype=int32)
-    np.concatenate(panels, axis=1, out=together)
-    return together, bias
+def _pack_two_parts(layer: Linear) -> TwoPartLinear:
+    """Write the weight as a sum of two bfloat16: the nearest, and the nearest to what is left."""
+    weight, bias = _fill_up_linear(layer)
+    first = to_bfloat16(weight)
+    second = to_bfloat16(weight - (first.astype(np.uint32) << 16).view(float32))
+    parts = [_pack_words(first), _pack_words(second)]
+    panels = aligned_empty(parts[0].shape[0], 2 * parts[0].shape[1], TILE_WIDTH, dtype=int32)
+    np.concatenate(parts, axis=1, out=panels)
+    return TwoPartLinear(panels, bias)
 
 
 def _pack_int8(layer: Linear) -> Int8Linear:

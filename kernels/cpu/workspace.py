@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from .isa import TILE_ROWS
 from .jit import intrinsic, kernel
 from .linear import ROW_BLOCK
-from .operands import MAX_WORDS, Operand
+from .operands import Operand
 from .packing import aligned_empty
 from .simd import element_pointer
 
@@ -85,8 +85,7 @@ class Workspace(Buffers):
 
     def operand(self, width: int) -> Operand:
         """Return room for ROW_BLOCK rows of `width` numbers in the form in which tiles read them."""
-        words = int(MAX_WORDS * width)
-        return Operand(self.take("operand", ROW_BLOCK, words, dtype=int32), self.take("scales", ROW_BLOCK))
+        return Operand(self.take("operand", ROW_BLOCK, width, dtype=int32), self.take("scales", ROW_BLOCK))
 
     def rows_of(self, total: int) -> tuple[int, int]:
         """Return the first of this member's rows and the one after its last, in halves of a tile; see `divide`."""
