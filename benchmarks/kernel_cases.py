@@ -8,18 +8,20 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numbert.kernels.cpu import linear, peak
 from numbert.kernels.cpu.attention import attend, scratch_size
 from numbert.kernels.cpu.elementwise import embed, normalize_rows
+from numbert.kernels.cpu.float32 import tile
 from numbert.kernels.cpu.isa import LANES, TILE_ROWS, TILE_WIDTH
+from numbert.kernels.cpu.jit import kernel
 from numbert.kernels.cpu.linear import ROW_BLOCK
-from numbert.kernels.cpu.micro_kernel import tile
-from numbert.kernels.cpu.operands import Operand
-from numbert.kernels.cpu.packing import aligned_empty, fill_up, pack_linear, pack_norm
+from numbert.kernels.cpu.packing import pack_linear, pack_norm
+from numbert.kernels.cpu.panels import aligned_empty, fill_up
 from numbert.kernels.cpu.positions import ScoreRule
+from numbert.kernels.cpu.rounding import Operand
 from numbert.kernels.cpu.simd import load, store
 from numbert.kernels.cpu.vector_math import exp, gelu, tanh
+from numbert.kernels.cpu.view import View
 from numbert.kernels.parameters import FeedForward, Linear, Norm, Stream
 from numbert.kernels.reference import blocks as reference
 from numpy import float32, float64, int32, int64
@@ -89,10 +91,11 @@ def _peak_case() -> Case:
     return Case(name, "FLOP", peak.FLOP, lambda: peak.run_chains(data), lambda: peak.largest_error(data))
 
 
-@njit(nogil=True)
+@kernel
 def _repeat_tile(a: Array, b: Array, start: Array, c: Array, repeats: int) -> None:
+    depth = a.shape[1]
     for _ in range(repeats):
-        tile(a, 0, a.shape[1], a.shape[0], b, 0, b.shape[1], a.shape[1], start, 0, c, 0, c.shape[1])
+        tile(View(a, 0, depth), len(a), View(b, 0, b.shape[1]), depth, View(start, 0, 0), View(c, 0, c.shape[1]))
 
 
 def _tile_cases(model: str, *depths: int) -> Iterator[Case]:
@@ -139,13 +142,13 @@ def _project_heads_case(model: str, c: int, heads: int) -> Case:
 
 
 def _rows_case(
-    model: str, name: str, kernel: Callable[..., None], bend: Callable[[Array], Array], outputs: int, inputs: int
+    model: str, name: str, function: Callable[..., None], bend: Callable[[Array], Array], outputs: int, inputs: int
 ) -> Case:
     layer, x, out = _linear(outputs, inputs), _normal(ROW_BLOCK, inputs), aligned_empty(ROW_BLOCK, outputs)
     packed = pack_linear(layer, "float32")
 
     def run() -> None:
-        kernel(x, 0, ROW_BLOCK, packed, UNUSED, out)
+        function(x, 0, ROW_BLOCK, packed, UNUSED, out)
 
     def error() -> float:
         run()
@@ -236,7 +239,7 @@ def _row_cases(model: str, c: int) -> Iterator[Case]:
 
 
 def _apply(function: Callable[[Any], Any]) -> Callable[[Array, Array, int], None]:
-    @njit(nogil=True)
+    @kernel
     def run(x: Array, out: Array, repeats: int) -> None:
         for _ in range(repeats):
             for i in range(0, x.size, LANES):

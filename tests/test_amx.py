@@ -20,11 +20,11 @@ COMPILE = """
 import sys
 import numpy as np
 from numba import typeof
-from numbert.kernels.cpu import linear, operands, packing
+from numbert.kernels.cpu import linear, packing, rounding
 from numbert.kernels.parameters import Linear
 
 layer = packing.pack_linear(Linear(np.ones((64, 96), np.float32), np.zeros(64, np.float32)), sys.argv[1])
-operand = operands.Operand(np.zeros((96, 200), np.int32), np.zeros(96, np.float32))
+operand = rounding.Operand(np.zeros((96, 200), np.int32), np.zeros(96, np.float32))
 rows, out = np.zeros((96, 96), np.float32), np.zeros((96, 64), np.float32)
 linear.linear_rows.compile(tuple(typeof(value) for value in (rows, 0, 96, layer, operand, out)))
 (assembly,) = linear.linear_rows.inspect_asm().values()

@@ -7,16 +7,19 @@ import numpy as np
 import pytest
 
 pytest.importorskip("numba", reason="the CPU kernels need Numba")
-from numbert.kernels.cpu import linear, packing
+from numbert.kernels.cpu import linear
 from numbert.kernels.cpu.attention import attend, scratch_size
 from numbert.kernels.cpu.elementwise import add_and_normalize
 from numbert.kernels.cpu.isa import ISA, LANES, TILE_ROWS, TILE_WIDTH
 from numbert.kernels.cpu.jit import kernel
-from numbert.kernels.cpu.operands import Operand
-from numbert.kernels.cpu.packing import aligned_empty, pack_linear, pack_norm, round_up
+from numbert.kernels.cpu.packing import pack_linear, pack_norm
+from numbert.kernels.cpu.panels import CACHE_LINE, aligned_empty, fill_up, round_up
 from numbert.kernels.cpu.positions import ScoreRule, pack_positions
-from numbert.kernels.cpu.simd import load, store, transpose_block
-from numbert.kernels.cpu.vector_math import exp, gelu, tanh
+from numbert.kernels.cpu.rounding import Operand
+from numbert.kernels.cpu.simd import load, store
+from numbert.kernels.cpu.transpose import transpose_block
+from numbert.kernels.cpu.vector_math import exp, gelu, sigmoid, tanh
+from numbert.kernels.cpu.view import View
 from numbert.kernels.parameters import DistanceBias, FeedForward, Linear, Norm, Rotary, Stream
 from numbert.kernels.positions import rotary_tables
 from numbert.kernels.reference import blocks as reference
@@ -43,8 +46,14 @@ def apply_tanh(x, out):
 
 
 @kernel
+def apply_sigmoid(x, out):
+    for i in range(0, x.size, LANES):
+        store(out, i, sigmoid(load(x, i)))
+
+
+@kernel
 def transpose(x, out):
-    transpose_block(x, 0, x.shape[1], out, 0, out.shape[1])
+    transpose_block(View(x, 0, x.shape[1]), View(out, 0, out.shape[1]))
 
 
 @kernel
@@ -65,7 +74,7 @@ def random_linear(rng, outputs: int, inputs: int) -> Linear:
 
 
 def filled(array: np.ndarray) -> np.ndarray:
-    return packing.fill_up(array, array.shape[0], round_up(array.shape[1]))
+    return fill_up(array, array.shape[0], round_up(array.shape[1]))
 
 
 def test_exp():
@@ -107,7 +116,15 @@ def test_tanh():
     assert np.abs(out - np.tanh(x.astype(np.float64))).max() < 2.5e-7  # two roundings of numbers up to 1; seen 1.4e-7
 
 
-@pytest.mark.parametrize("function", [apply_exp, apply_gelu, apply_tanh])
+def test_sigmoid():
+    x = grid(-200, 200)
+    out = np.empty_like(x)
+    apply_sigmoid(x, out)
+    exact = 1 / (1 + np.exp(-x.astype(np.float64)))
+    assert np.abs(out - exact).max() < 2.5e-7  # two roundings of numbers up to 1, and that of exp
+
+
+@pytest.mark.parametrize("function", [apply_exp, apply_gelu, apply_tanh, apply_sigmoid])
 def test_nan_stays_nan(function):
     x = np.zeros(LANES, np.float32)
     x[1] = np.nan
@@ -248,8 +265,8 @@ def test_attend(rng, width, lengths, reach, kind):
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     tokens = offsets[-1]
     query, key, value = rng.standard_normal((3, heads, tokens, width)).astype(np.float32)
-    filled_query = packing.fill_up(query, heads, tokens, padded)
-    key_value = packing.fill_up(np.concatenate([key, value]), 2 * heads, tokens + TILE_WIDTH, padded)
+    filled_query = fill_up(query, heads, tokens, padded)
+    key_value = fill_up(np.concatenate([key, value]), 2 * heads, tokens + TILE_WIDTH, padded)
     key_value[:, tokens:] = np.nan  # what lies behind the last pair must not matter
     positions = random_rule(rng, kind, heads, width, max(lengths))
     scratch = np.full(scratch_size(max(lengths), padded), np.nan, np.float32)
@@ -298,4 +315,4 @@ def test_a_row_has_the_same_bits_wherever_it_stands(rng, rows, dtype):
 
 
 def test_arrays_begin_on_a_cache_line():
-    assert all(aligned_empty(size, 3).ctypes.data % packing.CACHE_LINE == 0 for size in range(1, 50))
+    assert all(aligned_empty(size, 3).ctypes.data % CACHE_LINE == 0 for size in range(1, 50))

@@ -24,8 +24,8 @@ import logging
 logging.basicConfig()
 from numbert import CrossEncoder
 print(repr(CrossEncoder(num_threads=1).predict(("How many people?", "Seven people."))))
-from numbert.kernels.cpu import micro_kernel, linear
-print("hits", sum(sum(k.stats.cache_hits.values()) for k in (micro_kernel.tile, linear.feed_forward)))
+from numbert.kernels.cpu import float32, linear
+print("hits", sum(sum(k.stats.cache_hits.values()) for k in (float32.tile, linear.feed_forward)))
 """
 
 # One small kernel instead of all: a tenth of the time.

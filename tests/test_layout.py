@@ -86,3 +86,13 @@ def test_run_time_dependencies_are_exactly_four():
     names = {dependency.partition(">=")[0] for dependency in dependencies}
     assert names == {"numpy", "numba", "tokenizers", "huggingface_hub"}
     assert all(">=" in dependency for dependency in dependencies)
+
+
+def test_functions_of_the_cpu_kernels_have_eight_parameters_at_most():
+    found = {}
+    for path in (ROOT / "kernels" / "cpu").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.Lambda):
+                parameters = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
+                found[getattr(node, "name", f"{path.name}:{node.lineno}")] = len(parameters)
+    assert {name for name, count in found.items() if count > 8} == set()

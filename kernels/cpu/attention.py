@@ -11,25 +11,28 @@ import numpy as np
 from numpy import float32, int64
 from numpy.typing import NDArray
 
+from .float32 import tile
 from .isa import LANES, TILE_ROWS, TILE_WIDTH
 from .jit import inlined, kernel
-from .micro_kernel import tile
-from .packing import round_up
+from .panels import round_up
 from .positions import ScoreRule, add_distance_scores, seen
-from .simd import keep_between, load, maximum, reduce_add, reduce_max, splat, store, transpose_block
+from .simd import keep_between, load, maximum, reduce_add, reduce_max, splat, store
+from .transpose import transpose_block
 from .vector_math import exp
+from .view import View
 
 ZEROS = np.zeros(TILE_WIDTH, np.float32)  # what the sums of a product without a bias begin with
 
 
 @inlined
-def transpose_keys(key: Any, key_at: int, length: int, width: int, panels: Any) -> None:
+def transpose_keys(key: View, length: int, panels: Any) -> None:
     """Write K^T of one head (L, D') as panels (L'/TILE_WIDTH, D', TILE_WIDTH), the form in which `tile` reads B."""
+    width = key.stride
     for row in range(0, length, LANES):
         panel, lane = divmod(row, TILE_WIDTH)
         for d in range(0, width, LANES):
-            to = (panel * width + d) * TILE_WIDTH + lane
-            transpose_block(key, key_at + row * width + d, width, panels, to, TILE_WIDTH)
+            block = View(key.array, key.at + row * width + d, width)
+            transpose_block(block, View(panels, (panel * width + d) * TILE_WIDTH + lane, TILE_WIDTH))
 
 
 @inlined
@@ -114,29 +117,27 @@ def attend(
         sums_at = scores_at + TILE_ROWS * padded
         for head in range(heads):
             value_at = ((heads + head) * capacity + start) * width
-            transpose_keys(key_value, (head * capacity + start) * width, length, width, scratch)
+            transpose_keys(View(key_value, (head * capacity + start) * width, width), length, scratch)
             for row in range(query_offsets[pair], query_offsets[pair + 1], TILE_ROWS):
                 rows = min(TILE_ROWS, query_offsets[pair + 1] - row)
                 place = query_places[pair] + row - query_offsets[pair]
                 first_seen, stop = seen(rule.reach, place, place + rows - 1, length)
                 begin = first_seen // TILE_WIDTH * TILE_WIDTH
+                asked = View(query, (head * queries + row) * width, width)
                 for column in range(begin, stop, TILE_WIDTH):
-                    tile(
-                        query, (head * queries + row) * width, width, rows,
-                        scratch, column * width, TILE_WIDTH, width, ZEROS, 0, scratch, scores_at + column, padded,
-                    )  # fmt: skip
+                    keys, to = View(scratch, column * width, TILE_WIDTH), View(scratch, scores_at + column, padded)
+                    tile(asked, rows, keys, width, View(ZEROS, 0, 0), to)
                 out_at = ((row - query_offsets[0]) * heads + head) * width
                 for i in range(rows):
                     at = scores_at + i * padded
                     first, last = seen(rule.reach, place + i, place + i, length)
                     scale = add_distance_scores(scratch, at, length, head, place + i, rule)
                     scratch[sums_at + i] = exponentiate_row(scratch, at, begin, first, last, stop, scale)
+                weights = View(scratch, scores_at + begin, padded)
                 for column in range(0, width, TILE_WIDTH):
-                    tile(
-                        scratch, scores_at + begin, padded, rows,
-                        key_value, value_at + begin * width + column, width, stop - begin,
-                        ZEROS, 0, context, out_at + column, heads * width,
-                    )  # fmt: skip
+                    values = View(key_value, value_at + begin * width + column, width)
+                    to = View(context, out_at + column, heads * width)
+                    tile(weights, rows, values, stop - begin, View(ZEROS, 0, 0), to)
                 for i in range(rows):
                     inverse = float32(1) / scratch[sums_at + i]
                     for column in range(0, width, LANES):

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from ..parameters import Linear, Norm, Residual, Step
 from .elementwise import normalize_rows
+from .float32 import Float32Linear, pack_float32
 from .isa import LANES
 from .jit import kernel
 from .linear import linear_rows
-from .operands import Operand
-from .packing import Float32Linear, PackedNorm, aligned_empty, pack_float32, pack_norm
+from .packing import PackedNorm, pack_norm
+from .panels import aligned_empty
+from .rounding import Operand
 from .simd import fma, keep_between, load, maximum, reduce_add, splat, store
 from .vector_math import gelu, relu, sigmoid, tanh
 

@@ -15,7 +15,7 @@ from . import permission
 
 
 class InstructionSet(NamedTuple):
-    """The facts about a vector unit that shape the kernels; multiply.py has the instructions behind the last two."""
+    """The facts about a vector unit that shape the kernels; bfloat16.py and int8.py have what is behind those."""
 
     name: str
     lanes: int  # float32 numbers in a vector register

@@ -36,9 +36,10 @@ def kernel(function: F) -> F:
     """Compile a function when it is first called; it runs without the GIL, and kernels of this folder are kept.
 
     Kernels raise nothing and check nothing: what they are given has been validated. No fastmath flag is set, so that
-    sums keep the order in which they are written and NaN stays NaN.
+    sums keep the order in which they are written and NaN stays NaN. They allocate nothing either, and the caller holds
+    the arrays: so no references to these are counted, which would cost as much as a narrow tile.
     """
-    dispatcher = njit(nogil=True, error_model="numpy")(function)
+    dispatcher = njit(nogil=True, error_model="numpy", _nrt=False)(function)
     # The cache's directory is named after the sources of this folder: a kernel elsewhere could change unseen.
     if cache.DIRECTORY is not None and _is_kernel(dispatcher):
         dispatcher._cache = cache.KernelCache(function, cache.DIRECTORY)

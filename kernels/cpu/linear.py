@@ -13,11 +13,13 @@ from ..parameters import Positions, Stream
 from .elementwise import add_and_normalize
 from .isa import LANES, TILE_ROWS, TILE_WIDTH
 from .jit import kernel
-from .operands import Operand, begin_tiles, end_tiles, multiply, prepare, rows_in_tile
 from .packing import PackedLinear, PackedNorm
 from .positions import turn_rows
+from .products import begin_tiles, end_tiles, multiply, prepare, rows_in_tile
+from .rounding import Operand
 from .simd import load, store
 from .vector_math import gelu
+from .view import View
 
 ROW_BLOCK = 8 * TILE_ROWS  # 96 where AMX is: whole tiles of AMX too
 
@@ -44,42 +46,42 @@ def project_heads(
     begin_tiles(layer)
     for first in range(0, x.shape[0], ROW_BLOCK):
         rows = min(ROW_BLOCK, x.shape[0] - first)
-        prepare(x, first * depth, rows, layer, operand)
+        a = prepare(View(x, first * depth, depth), rows, layer, operand)
         for panel in range(layer.panels.shape[0]):
             head, column = divmod(panel * TILE_WIDTH, width)
             block = (head * capacity + out_row + first) * width
             for row in range(0, rows, step):
                 to = block + row * width + column
-                multiply(x, first * depth, operand, row, min(step, rows - row), layer, panel, out, to, width)
+                multiply(a, operand, row, min(step, rows - row), layer, panel, View(out, to, width))
             if head < turned and column + TILE_WIDTH == width:
                 turn_rows(out, block, width, places[first : first + rows], positions)
     end_tiles(layer)
 
 
 @kernel
-def linear_rows(a: Any, a_at: int, rows: int, layer: PackedLinear, operand: Operand, out: Any) -> None:
-    """Write a @ weight.T + bias for `rows` rows of a (from position `a_at`) into the first rows of out (R, N')."""
-    width, step = layer.bias.size, rows_in_tile(layer)
-    prepare(a, a_at, rows, layer, operand)
+def linear_rows(x: Any, first: int, rows: int, layer: PackedLinear, operand: Operand, out: Any) -> None:
+    """Write x @ weight.T + bias for `rows` rows of x (T, K') from row `first` on into the first rows of out (R, N')."""
+    depth, width, step = x.shape[1], layer.bias.size, rows_in_tile(layer)
+    a = prepare(View(x, first * depth, depth), rows, layer, operand)
     begin_tiles(layer)
     for panel in range(layer.panels.shape[0]):
         for row in range(0, rows, step):
-            at = row * width + panel * TILE_WIDTH
-            multiply(a, a_at, operand, row, min(step, rows - row), layer, panel, out, at, width)
+            to = row * width + panel * TILE_WIDTH
+            multiply(a, operand, row, min(step, rows - row), layer, panel, View(out, to, width))
     end_tiles(layer)
 
 
 @kernel
-def gelu_linear_rows(a: Any, a_at: int, rows: int, layer: PackedLinear, operand: Operand, out: Any) -> None:
-    """Write gelu(a @ weight.T + bias), as `linear_rows`; each tile is bent while it is in the L1 cache."""
-    width, step = layer.bias.size, rows_in_tile(layer)
-    prepare(a, a_at, rows, layer, operand)
+def gelu_linear_rows(x: Any, first: int, rows: int, layer: PackedLinear, operand: Operand, out: Any) -> None:
+    """Write gelu(x @ weight.T + bias), as `linear_rows`; each tile is bent while it is in the L1 cache."""
+    depth, width, step = x.shape[1], layer.bias.size, rows_in_tile(layer)
+    a = prepare(View(x, first * depth, depth), rows, layer, operand)
     begin_tiles(layer)
     for panel in range(layer.panels.shape[0]):
         for row in range(0, rows, step):
             count = min(step, rows - row)
             at = row * width + panel * TILE_WIDTH
-            multiply(a, a_at, operand, row, count, layer, panel, out, at, width)
+            multiply(a, operand, row, count, layer, panel, View(out, at, width))
             for i in range(count):
                 for j in range(0, TILE_WIDTH, LANES):
                     store(out, at + i * width + j, gelu(load(out, at + i * width + j)))
@@ -87,20 +89,20 @@ def gelu_linear_rows(a: Any, a_at: int, rows: int, layer: PackedLinear, operand:
 
 
 @kernel
-def multiply_into(
-    a: Any, a_at: int, rows: int, layer: PackedLinear, operand: Operand, column: Any, out: NDArray[float32]
+def multiply_rows_into(
+    x: Any, first: int, rows: int, layer: PackedLinear, operand: Operand, column: Any, out: NDArray[float32]
 ) -> None:
-    """Multiply the first rows of out (R, N') by a @ weight.T + bias, number by number.
+    """Multiply the first rows of out (R, N'), number by number, by x @ weight.T + bias of rows from `first` on.
 
-    For the rows that were prepared last, by a layer of the same inputs and kind. column: scratch for `rows` rows of
-    TILE_WIDTH numbers.
+    column: scratch for TILE_WIDTH numbers of so many rows as a tile has.
     """
-    width, step = layer.bias.size, rows_in_tile(layer)
+    depth, width, step = x.shape[1], layer.bias.size, rows_in_tile(layer)
+    a = prepare(View(x, first * depth, depth), rows, layer, operand)
     begin_tiles(layer)
     for panel in range(layer.panels.shape[0]):
         for row in range(0, rows, step):
             count = min(step, rows - row)
-            multiply(a, a_at, operand, row, count, layer, panel, column, 0, TILE_WIDTH)
+            multiply(a, operand, row, count, layer, panel, View(column, 0, TILE_WIDTH))
             for i in range(count):
                 for j in range(0, TILE_WIDTH, LANES):
                     at = (row + i) * width + panel * TILE_WIDTH + j
@@ -121,10 +123,10 @@ def linear_residual_norm(
 
     a: (T, K'); operand, product (ROW_BLOCK, C'): scratch; stream: of (T, C').
     """
-    depth, width = a.shape[1], stream.sum.shape[1]
+    width = stream.sum.shape[1]
     for first in range(0, a.shape[0], ROW_BLOCK):
         rows = min(ROW_BLOCK, a.shape[0] - first)
-        linear_rows(a, first * depth, rows, layer, operand, product)
+        linear_rows(a, first, rows, layer, operand, product)
         for i in range(rows):
             at = (first + i) * width
             add_and_normalize(stream.sum, at, product, i * width, norm, stream.normed, at)
@@ -150,10 +152,10 @@ def feed_forward(
     for first in range(0, x.shape[0], ROW_BLOCK):
         rows = min(ROW_BLOCK, x.shape[0] - first)
         if gate is None:
-            gelu_linear_rows(x, first * width, rows, up, operand, hidden)
+            gelu_linear_rows(x, first, rows, up, operand, hidden)
         else:
-            gelu_linear_rows(x, first * width, rows, gate, operand, hidden)
-            multiply_into(x, first * width, rows, up, operand, product, hidden)
+            gelu_linear_rows(x, first, rows, gate, operand, hidden)
+            multiply_rows_into(x, first, rows, up, operand, product, hidden)
         linear_rows(hidden, 0, rows, down, operand, product)
         for i in range(rows):
             at = (first + i) * width

@@ -13,7 +13,7 @@ from numpy import float32
 
 from ..parameters import DistanceBias, Positions, Rotary
 from .isa import LANES, TILE_WIDTH
-from .packing import fill_up, round_up
+from .panels import fill_up, round_up
 from .simd import fma, load, splat, store
 
 

@@ -24,6 +24,7 @@ from .jit import intrinsic
 
 FLOAT, INT32, INT64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 VECTOR, INT_VECTOR = ir.VectorType(FLOAT, LANES), ir.VectorType(INT32, LANES)
+REGISTER_BITS = 32 * LANES
 ELEMENT_BYTES = 4  # no alignment is promised to LLVM: on aligned addresses the unaligned instructions cost nothing
 
 
@@ -92,11 +93,16 @@ def _broadcast(context: Any, builder: Any, from_type: Any, to_type: Any, value: 
     return splat_value(builder, context.cast(builder, value, from_type, types.float32))
 
 
+def constant(value: int, kind: ir.VectorType = INT_VECTOR) -> Any:
+    """Return a vector with the whole number in every lane, as an LLVM value."""
+    return ir.Constant(kind, [value] * kind.count)
+
+
 def splat_value(builder: Any, scalar: Any) -> Any:
     """Emit a vector that holds the scalar, a float32 or int32, in every lane."""
     undefined = ir.Constant(ir.VectorType(scalar.type, LANES), ir.Undefined)
     first = builder.insert_element(undefined, scalar, INT32(0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(INT_VECTOR, [0] * LANES))
+    return builder.shuffle_vector(first, undefined, constant(0))
 
 
 # ---- functions of vectors
@@ -115,7 +121,7 @@ def multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return builder.fadd(builder.fmul(a, b), c)
 
 
-def _vector_function(arity: int, emit: Callable[..., Any]) -> Callable[..., Any]:
+def vector_function(arity: int, emit: Callable[..., Any]) -> Callable[..., Any]:
     """Make a function of `arity` vectors to one vector out of the function that emits its instructions."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -136,17 +142,17 @@ def _select_less(builder: Any, a: Any, b: Any, x: Any, y: Any) -> Any:
 
 
 def _power_of_two(builder: Any, n: Any) -> Any:
-    exponent = builder.add(builder.fptosi(n, INT_VECTOR), ir.Constant(INT_VECTOR, [127] * LANES))
-    return builder.bitcast(builder.shl(exponent, ir.Constant(INT_VECTOR, [23] * LANES)), VECTOR)
+    exponent = builder.add(builder.fptosi(n, INT_VECTOR), constant(127))
+    return builder.bitcast(builder.shl(exponent, constant(23)), VECTOR)
 
 
-fma = _vector_function(3, multiply_add)  # fma(a, b, c) = a*b + c
-select_less = _vector_function(4, _select_less)  # select_less(a, b, x, y) = x where a < b, else y
-minimum = _vector_function(2, lambda builder, a, b: _select_less(builder, b, a, b, a))  # NaN in a stays
-maximum = _vector_function(2, lambda builder, a, b: _select_less(builder, a, b, b, a))  # NaN in a stays
-nearest = _vector_function(1, lambda builder, a: call_llvm(builder, f"llvm.rint.v{LANES}f32", VECTOR, [a]))
-absolute = _vector_function(1, lambda builder, a: call_llvm(builder, f"llvm.fabs.v{LANES}f32", VECTOR, [a]))
-power_of_two = _vector_function(1, _power_of_two)  # 2**n for whole n in [-126, 127], from the exponent bits
+fma = vector_function(3, multiply_add)  # fma(a, b, c) = a*b + c
+select_less = vector_function(4, _select_less)  # select_less(a, b, x, y) = x where a < b, else y
+minimum = vector_function(2, lambda builder, a, b: _select_less(builder, b, a, b, a))  # NaN in a stays
+maximum = vector_function(2, lambda builder, a, b: _select_less(builder, a, b, b, a))  # NaN in a stays
+nearest = vector_function(1, lambda builder, a: call_llvm(builder, f"llvm.rint.v{LANES}f32", VECTOR, [a]))
+absolute = vector_function(1, lambda builder, a: call_llvm(builder, f"llvm.fabs.v{LANES}f32", VECTOR, [a]))
+power_of_two = vector_function(1, _power_of_two)  # 2**n for whole n in [-126, 127], from the exponent bits
 
 
 def _larger_size(builder: Any, a: Any, b: Any) -> Any:
@@ -157,7 +163,7 @@ def _larger_size(builder: Any, a: Any, b: Any) -> Any:
     return builder.bitcast(builder.select(builder.icmp_signed("<", a_size, b_size), b_size, a_size), a.type)
 
 
-larger_size = _vector_function(2, _larger_size)  # the larger of |a| and |b|; NaN is larger than all
+larger_size = vector_function(2, _larger_size)  # the larger of |a| and |b|; NaN is larger than all
 
 
 @intrinsic
@@ -194,8 +200,8 @@ def _reduction(combine: Callable[[Any, Any, Any], Any]) -> Callable[..., Any]:
             while width > 1:
                 width //= 2
                 undefined = ir.Constant(value.type, ir.Undefined)
-                low = _shuffle(builder, value, undefined, list(range(width)))
-                high = _shuffle(builder, value, undefined, list(range(width, 2 * width)))
+                low = shuffle(builder, value, undefined, list(range(width)))
+                high = shuffle(builder, value, undefined, list(range(width, 2 * width)))
                 value = combine(builder, low, high)
             return builder.extract_element(value, INT32(0))
 
@@ -204,7 +210,8 @@ def _reduction(combine: Callable[[Any, Any, Any], Any]) -> Callable[..., Any]:
     return intrinsic(declare)
 
 
-def _shuffle(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
+def shuffle(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
+    """Emit a vector of chosen lanes of two, counted through both."""
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(INT32, len(lanes)), lanes))
 
 
@@ -264,85 +271,3 @@ def store(typingctx: Any, array: Any, index: Any, values: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.int64, vector), codegen
-
-
-def _narrowing_store(narrow: Callable[[Any, Any], Any]) -> Callable[..., Any]:
-    """Make a function that writes a vector as smaller numbers, to position `index` of an array of 32-bit words."""
-
-    def declare(typingctx: Any, words: Any, index: Any, values: Any) -> Any:
-        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            words, index, values = args
-            pointer = element_pointer(context, builder, sig.args[0], words, index)
-            store_vector(builder, narrow(builder, values), pointer)
-            return context.get_dummy_value()
-
-        return types.void(words, types.int64, vector), codegen
-
-    return intrinsic(declare)
-
-
-def _constant(value: int) -> Any:
-    return ir.Constant(INT_VECTOR, [value] * LANES)
-
-
-def _bfloat16_bits(builder: Any, values: Any) -> Any:
-    """Round to the nearest, ties to even; the lower half is not cleared. (NaN as arithmetic makes it stays NaN.)"""
-    bits = builder.bitcast(values, INT_VECTOR)
-    odd = builder.and_(builder.lshr(bits, _constant(16)), _constant(1))
-    return builder.add(builder.add(bits, _constant(0x7FFF)), odd)
-
-
-def _to_bfloat16(builder: Any, values: Any) -> Any:
-    halves = builder.lshr(_bfloat16_bits(builder, values), _constant(16))
-    return builder.trunc(halves, ir.VectorType(ir.IntType(16), LANES))
-
-
-def _nearest_bfloat16(builder: Any, values: Any) -> Any:
-    return builder.bitcast(builder.and_(_bfloat16_bits(builder, values), _constant(-65536)), VECTOR)
-
-
-def _to_int8(builder: Any, values: Any) -> Any:
-    """Lay whole numbers out as the int8 product of this processor reads them (see multiply.py)."""
-    whole = builder.fptosi(values, INT_VECTOR)
-    if ISA.int8 == "dot":  # unsigned bytes, 128 more
-        shifted = builder.add(whole, _constant(128))
-        return builder.trunc(shifted, ir.VectorType(ir.IntType(8), LANES))
-    if ISA.int8 == "pairs":  # of four int16, those that meet bytes 0 and 2 of a word of B stand before 1 and 3
-        order = [lane - lane % 4 + place for lane, place in zip(range(LANES), [0, 2, 1, 3] * (LANES // 4), strict=True)]
-        undefined = ir.Constant(INT_VECTOR, ir.Undefined)
-        return builder.trunc(_shuffle(builder, whole, undefined, order), ir.VectorType(ir.IntType(16), LANES))
-    return whole
-
-
-nearest_bfloat16 = _vector_function(1, _nearest_bfloat16)  # as float32
-store_bfloat16 = _narrowing_store(_to_bfloat16)
-store_int8 = _narrowing_store(_to_int8)
-
-
-@intrinsic
-def transpose_block(typingctx: Any, source: Any, at: Any, stride: Any, target: Any, to: Any, target_stride: Any) -> Any:
-    """Write the transpose of a LANES x LANES block; `at` and `to` are flat positions, the strides those of the rows.
-
-    Each of the log2(LANES) rounds interleaves row i with row i + LANES/2: after the last the block is transposed.
-    """
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        source, at, stride, target, to, target_stride = args
-        read = element_pointer(context, builder, sig.args[0], source, at)
-        write = element_pointer(context, builder, sig.args[3], target, to)
-        rows = [
-            load_vector(builder, builder.gep(read, [builder.mul(stride, INT64(i))], source_etype=FLOAT))
-            for i in range(LANES)
-        ]
-        half = LANES // 2
-        low = [lane for pair in zip(range(half), range(LANES, LANES + half), strict=True) for lane in pair]
-        high = [lane + half for lane in low]
-        for _ in range(LANES.bit_length() - 1):
-            pairs = [(rows[i], rows[i + half]) for i in range(half)]
-            rows = [_shuffle(builder, a, b, lanes) for a, b in pairs for lanes in (low, high)]
-        for i, row in enumerate(rows):
-            store_vector(builder, row, builder.gep(write, [builder.mul(target_stride, INT64(i))], source_etype=FLOAT))
-        return context.get_dummy_value()
-
-    int64 = types.int64
-    return types.void(source, int64, int64, target, int64, int64), codegen

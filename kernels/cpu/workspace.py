@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from .isa import TILE_ROWS
 from .jit import intrinsic, kernel
 from .linear import ROW_BLOCK
-from .operands import Operand
-from .packing import aligned_empty
+from .panels import aligned_empty
+from .rounding import Operand
 from .simd import element_pointer
 
 SPINS = 400_000  # looks at the counter before a waiting thread lets others have the core: about 0.4 ms

@@ -1,0 +1,62 @@
+"""The order in which a weight's numbers lie in memory: that in which the kernels read them.
+
+The tile of micro_kernel.py wants TILE_WIDTH neighbouring outputs for one k, then the same outputs for the next k. So a
+weight (N, K) becomes panels (N/TILE_WIDTH, K, TILE_WIDTH), read from beginning to end without a jump.
+
+Sizes that are not multiples of TILE_WIDTH are filled up with zeros (C to C', D to D', F to F'). A zero column of a
+weight times anything finite adds nothing, and a zero output stays zero through every block: no kernel has to treat a
+remainder, and the zeros change no bit of a result. With the usual sizes nothing is filled.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy import float32, int32
+from numpy.typing import NDArray
+
+from ..parameters import Linear
+from .isa import TILE_WIDTH
+
+CACHE_LINE = 64  # bytes; a vector that crosses two lines costs two reads
+
+
+def aligned_empty(*shape: int, dtype: Any = float32) -> NDArray[Any]:
+    """Make an uninitialised array that begins on a cache line (NumPy promises 16 bytes only)."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    buffer = np.empty(size + CACHE_LINE, np.uint8)
+    start = -buffer.ctypes.data % CACHE_LINE
+    return buffer[start : start + size].view(dtype).reshape(shape)
+
+
+def round_up(size: int) -> int:
+    """Return the next multiple of TILE_WIDTH."""
+    return -(-size // TILE_WIDTH) * TILE_WIDTH
+
+
+def fill_up(array: NDArray[float32] | None, *shape: int) -> NDArray[float32]:
+    """Copy into an aligned array of a larger shape; what is beyond the old one is zero, or all where there is none."""
+    result = aligned_empty(*shape)
+    if array is None or array.shape != shape:
+        result.fill(0)
+    if array is not None:
+        result[tuple(slice(size) for size in array.shape)] = array
+    return result
+
+
+def fill_up_linear(layer: Linear) -> tuple[NDArray[float32], NDArray[float32]]:
+    """Fill up a weight (N, K), copied only if need be, and its bias (N,)."""
+    outputs, inputs = (round_up(size) for size in layer.weight.shape)
+    weight = layer.weight
+    if weight.shape != (outputs, inputs):
+        weight = fill_up(weight, outputs, inputs)
+    return weight, fill_up(layer.bias, outputs)
+
+
+def make_panels(weight: NDArray[Any]) -> NDArray[int32]:
+    """Reorder a weight (N', K') of numbers of 1 or 2 bytes into panels of 32-bit words, of neighbouring k each."""
+    outputs, inputs = weight.shape
+    in_word = 4 // weight.itemsize
+    panels = aligned_empty(outputs // TILE_WIDTH, inputs // in_word, TILE_WIDTH, in_word, dtype=weight.dtype)
+    panels[...] = weight.reshape(-1, TILE_WIDTH, inputs // in_word, in_word).transpose(0, 2, 1, 3)
+    return panels.reshape(*panels.shape[:2], -1).view(int32)
