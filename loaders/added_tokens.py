@@ -16,8 +16,7 @@ from .spec import Config
 
 MOST_ADDED_TOKENS = 20_000  # the library compares each with all before it
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
-NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
-EXTRA = ("additional_special_tokens", "extra_special_tokens")
+EXTRA = ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens")
 
 
 def check_added_tokens(files: ModelFiles, config: Config, tokenizer: Tokenizer) -> None:
@@ -51,8 +50,7 @@ def adopt_added_tokens(path: Path, config: Config, tokenizer: Tokenizer, growth:
     if len(described) > MOST_ADDED_TOKENS:
         raise ValueError(f"found {len(described)} added tokens, expected at most {MOST_ADDED_TOKENS}")
     tokens = [AddedToken(token["content"], **_flags(token)) for token in described]
-    settings = config.values.items()
-    named = [token for key, token in settings if key in NAMED or (key.endswith("_token") and isinstance(token, str))]
+    named = [token for key, token in config.values.items() if key.endswith("_token") and _is_token(token)]
     named += [token for key in EXTRA for _, token in _items(config, key)]
     known = {token.content for token in (*tokenizer.get_added_tokens_decoder().values(), *tokens)}
     for token in named:
@@ -76,6 +74,11 @@ def _items(config: Config, key: str) -> list[tuple[str, Any]]:
     if not isinstance(values, dict):
         raise config.error(key, values, "an object or a list")
     return list(values.items())
+
+
+def _is_token(value: Any) -> bool:
+    """Tell whether transformers takes a setting for a token: a text, or what it writes for a token with flags."""
+    return isinstance(value, str) or (isinstance(value, dict) and value.get("__type") == "AddedToken")
 
 
 def _content(token: Any) -> Any:

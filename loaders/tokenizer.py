@@ -101,19 +101,19 @@ def load_tokenizer(files: ModelFiles, vocab_size: int, num_token_types: int) -> 
     _check_model(path, tokenizer)
     check_added_tokens(files, config, tokenizer)
     growth = _guard(path, lambda: measure_growth(tokenizer))
-    _guard(path, lambda: adopt_added_tokens(path, config, tokenizer, growth))
+    _guard(config.path, lambda: adopt_added_tokens(path, config, tokenizer, growth))
     for text in (*TEMPLATE_PAIR, *(text for pair in PROBES for text in pair)):
         check_growth(path, growth, text)
     tokenizer.no_truncation()  # some files carry the settings of whoever saved them
     tokenizer.no_padding()
     template = _guard(path, lambda: _observe_template(path, tokenizer))
-    _check_ends(path, config, tokenizer, template)
     if num_token_types == 0 or not _gives_types(config):
         template = template._replace(types=(0, 0, 0, 0, 0))
-    _check_ids(path, tokenizer, template, vocab_size)
+    words = tokenizer.get_vocab(with_added_tokens=True)
+    _check_ids(path, words, template, vocab_size)
     limit = _max_length(config, low=template.num_special + 1)
     pad_token = _special_token(config, "pad") if "pad_token" in config.values else None
-    return PairTokenizer(tokenizer, template, limit, path, pad_token, growth, keeps_borders(tokenizer))
+    return PairTokenizer(tokenizer, template, limit, path, pad_token, growth, keeps_borders(tokenizer, words))
 
 
 def _make_tokenizer(files: ModelFiles, config: Config) -> tuple[Path, Tokenizer]:
@@ -245,31 +245,9 @@ def _check_template(path: Path, tokenizer: Tokenizer, template: PairTemplate, pa
         )
 
 
-def _check_ends(path: Path, config: Config, tokenizer: Tokenizer, template: PairTemplate) -> None:
-    """Refuse a second template: where add_bos_token or add_eos_token is set, transformers makes its own of them."""
-    if not {"add_bos_token", "add_eos_token"} & set(config.values):
-        return
-    begin, end = (_end(config, tokenizer, name) for name in ("bos", "eos"))
-    if (template.before, template.between, template.after) != (begin, end + begin, end):
-        raise TokenizerError(
-            f"{config.path}: add_bos_token, add_eos_token: found ids {begin} and {end} to put round each text, but"
-            f" {path.name} puts {template.before}, {template.between} and {template.after} round a pair; remove both"
-            " keys to have the latter"
-        )
-
-
-def _end(config: Config, tokenizer: Tokenizer, name: str) -> tuple[int, ...]:
-    """Return the ids that transformers puts at one end of each text, if any."""
-    if not config.values.get(f"add_{name}_token") or config.values.get(f"{name}_token") is None:
-        return ()
-    number = tokenizer.token_to_id(_special_token(config, name))
-    return () if number is None else (number,)
-
-
-def _check_ids(path: Path, tokenizer: Tokenizer, template: PairTemplate, vocab_size: int) -> None:
+def _check_ids(path: Path, words: Mapping[str, int], template: PairTemplate, vocab_size: int) -> None:
     """Refuse ids for which the model has no row. (The number of tokens does not tell: ids may leave gaps.)"""
-    ids = tokenizer.get_vocab(with_added_tokens=True).values()
-    largest = max([*ids, *template.before, *template.between, *template.after])
+    largest = max([*words.values(), *template.before, *template.between, *template.after])
     if largest >= vocab_size:
         raise TokenizerError(
             f"{path}: found token id {largest}, but the model's word embeddings have {vocab_size} rows;"
@@ -348,7 +326,7 @@ def _merge(line: str) -> tuple[str, str]:
 
 
 def _special_token(config: Config, name: str, defaults: Mapping[str, str] = BERTS_SPECIAL) -> str:
-    token = config.values.get(f"{name}_token", defaults.get(name))
+    token = config.values.get(f"{name}_token", defaults[name])
     if isinstance(token, dict):
         token = token.get("content")
     if not isinstance(token, str) or not token:

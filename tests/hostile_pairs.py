@@ -199,7 +199,7 @@ class Maker:
         """Return a text of some pieces, rarely of very many or of none."""
         kinds = [self.words, self.words, self.blanks, self.marked, self.mixed, self.any_plane, self.added_token]
         kinds += [self.added_token, self.controls, self.repeats, self.fragment]
-        count = self.number(1, 12) if self.random() < 0.97 else self.choice([0, 100, 400])
+        count = self.number(1, 12) if self.random() < 0.97 else self.choice([0, 60])
         return "".join(self.choice(kinds)() for _ in range(count))
 
     def words(self) -> str:

@@ -308,12 +308,17 @@ def record_tokens(folder: Path) -> None:
 
 
 def tokens_of_modernbert(folder: Path, pairs: list[tuple[str, str]], max_length: int) -> list[list[int]]:
-    """Tokenize with the class that transformers chooses for ModernBERT's tokenizers."""
+    """Tokenize with the class that transformers chooses for ModernBERT's tokenizers.
+
+    Some pairs at a time: the library keeps every combination of what truncation cuts off both texts.
+    """
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, config=transformers.ModernBertConfig())
-    queries, passages = ([pair[side] for pair in pairs] for side in (0, 1))
-    tokens = tokenizer(queries, passages, truncation="longest_first", max_length=max_length)
-    assert set(tokens) == {"input_ids", "attention_mask"}  # and no token types
-    ids: list[list[int]] = tokens["input_ids"]
+    ids: list[list[int]] = []
+    for start in range(0, len(pairs), 32):
+        queries, passages = ([pair[side] for pair in pairs[start : start + 32]] for side in (0, 1))
+        tokens = tokenizer(queries, passages, truncation="longest_first", max_length=max_length)
+        assert set(tokens) == {"input_ids", "attention_mask"}  # and no token types
+        ids += tokens["input_ids"]
     return ids
 
 

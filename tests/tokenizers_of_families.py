@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 LONGEST_RUN = 24  # blanks; GPT-NeoX has a token for each run of 2 to 24
 UNUSED = 83
 MERGES = 110  # so that all ids are below 503, the rows of most recorded checkpoints
-TEXTS = [*(QUERIES + PASSAGES) * 4, *FRAGMENTS]
+ORDINARY = QUERIES + PASSAGES
 Settings = dict[str, Any]
 
 
@@ -35,7 +35,7 @@ def modernbert() -> tuple[Tokenizer, Settings]:
         initial_alphabet=alphabet,
         show_progress=False,
     )
-    tokenizer = _without_added(_train(tokenizer, trainer))
+    tokenizer = _trained(tokenizer, trainer, [*ORDINARY * 4, *FRAGMENTS])
     blanks = [" " * size for size in range(LONGEST_RUN, 1, -1)]
     plain = [*blanks, "|||EMAIL_ADDRESS|||", "|||PHONE_NUMBER|||"]
     special = ["<|endoftext|>", "[UNK]", "[CLS]", "[SEP]", "[PAD]"]
@@ -60,12 +60,11 @@ def gemma() -> tuple[Tokenizer, Settings]:
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
     tokenizer.pre_tokenizer = pre_tokenizers.Split("\u2581", "merged_with_next")  # for training only
     trainer = trainers.BpeTrainer(
-        vocab_size=len(special) + 256 + 80 + MERGES,
+        vocab_size=len(special) + 256 + len(set("".join(ORDINARY))) + MERGES,
         special_tokens=[*special, *(f"<0x{byte:02X}>" for byte in range(256))],
-        limit_alphabet=80,
         show_progress=False,
     )
-    tokenizer = _without_added(_train(tokenizer, trainer))
+    tokenizer = _trained(tokenizer, trainer, ORDINARY)  # other letters become bytes
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
     tokenizer.add_tokens([AddedToken(content, special=True, normalized=False) for content in special])
     blanks = ["\n" * size for size in range(2, 6)] + ["\u2581" * size for size in range(2, 9)]
@@ -99,13 +98,9 @@ def added_tokens(folder: Path) -> list[str]:
     return [token["content"] for token in content["added_tokens"]]
 
 
-def _train(tokenizer: Tokenizer, trainer: Any) -> Tokenizer:
-    tokenizer.train_from_iterator(TEXTS, trainer)
-    return tokenizer
-
-
-def _without_added(tokenizer: Tokenizer) -> Tokenizer:
-    """Make the trained words plain ones: which of them are added tokens, and with which flags, is said afterwards."""
+def _trained(tokenizer: Tokenizer, trainer: Any, texts: list[str]) -> Tokenizer:
+    """Train, and make the special words plain ones: which of them are added tokens is said afterwards, with flags."""
+    tokenizer.train_from_iterator(texts, trainer)
     return Tokenizer.from_str(json.dumps({**json.loads(tokenizer.to_str()), "added_tokens": []}))
 
 

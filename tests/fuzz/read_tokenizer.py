@@ -26,8 +26,6 @@ def read_tokenizer(folder: Path, settings: dict[str, Any]) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     _add(tokenizer, settings)
-    if "add_bos_token" in settings or "add_eos_token" in settings:
-        _check_ends(tokenizer, settings)
     return tokenizer
 
 
@@ -37,11 +35,11 @@ def _add(tokenizer: Tokenizer, settings: dict[str, Any]) -> None:
     rows = described.values() if isinstance(described, dict) else described
     own = {row["content"]: _added(row) for row in rows if isinstance(row, dict)}
     present = {*own, *(token.content for token in tokenizer.get_added_tokens_decoder().values())}
-    names = {f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")}
+    typed = [value for value in settings.values() if isinstance(value, dict) and value.get("__type") == "AddedToken"]
     special = [
-        value for key, value in settings.items() if key.endswith("_token") and (key in names or value == str(value))
+        value for key, value in settings.items() if key.endswith("_token") and (value in typed or value == str(value))
     ]
-    for key in ("additional_special_tokens", "extra_special_tokens"):
+    for key in ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens"):
         extra = settings.get(key) or []
         special += extra.values() if isinstance(extra, dict) else extra
     for token in special:
@@ -61,18 +59,6 @@ def _add(tokenizer: Tokenizer, settings: dict[str, Any]) -> None:
 def _added(row: dict[str, Any]) -> AddedToken:
     known = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
     return AddedToken(**{key: value for key, value in row.items() if key in known})
-
-
-def _check_ends(tokenizer: Tokenizer, settings: dict[str, Any]) -> None:
-    """Refuse a template that is not the one that transformers makes when it is told to add tokens at the ends."""
-    ends = {}
-    for name in ("bos", "eos"):
-        wanted = settings.get(f"add_{name}_token") and settings.get(f"{name}_token")
-        ends[name] = [_token(settings, name, "")] if wanted else []
-    pair = tokenizer.encode("a", "a", add_special_tokens=True)
-    found = [token for token, sequence in zip(pair.tokens, pair.sequence_ids, strict=True) if sequence is None]
-    if found != 2 * (ends["bos"] + ends["eos"]):
-        raise Refusable("two templates")
 
 
 def _token(settings: dict[str, Any], name: str, default: str) -> str:
