@@ -64,7 +64,9 @@ SENTENCES = (
     "Iron rusts faster near the coast because the air there is wet and carries salt.",
     "The orchestra plays on the first Sunday of every month, and children enter free.",
 )
+LENGTHS = ("similar", "mixed", "long")
 LONGEST_MIXED = 430  # words; with query and special tokens about 512 tokens
+LONG = (850, 1700)  # words; about 1,000 to 2,000 tokens
 
 
 class Setting(NamedTuple):
@@ -86,12 +88,14 @@ def make_pairs(count: int, words: int, lengths: str = "similar") -> Pairs:
         Number of pairs.
     words : int
         Mean number of words of a passage, when lengths are similar: half of it up to one and a half times.
-    lengths : {"similar", "mixed"}
-        "mixed" spreads the pairs evenly from about 10 to about 512 tokens, in random order.
+    lengths : {"similar", "mixed", "long"}
+        "mixed" spreads the pairs evenly from about 10 to about 512 tokens, "long" from about 1,000 to about 2,000, in
+        random order.
     """
     source = random.Random(20)
-    if lengths == "mixed":
-        sizes = [1 + round(LONGEST_MIXED * i / max(count - 1, 1)) for i in range(count)]
+    if lengths != "similar":
+        shortest, longest = (1, LONGEST_MIXED + 1) if lengths == "mixed" else LONG
+        sizes = [shortest + round((longest - shortest) * i / max(count - 1, 1)) for i in range(count)]
         source.shuffle(sizes)
     else:
         sizes = [max(1, round(words * (0.5 + source.random()))) for _ in range(count)]

@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import inspect
 import logging
 import tempfile
 import warnings
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 Logits = NDArray[Any]
 Feeds = dict[str, NDArray[int64]]
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # of which a model may lack the last
 CALIBRATION_PAIRS = 16  # enough for the range of each activation; they are none of the pairs that are timed
 CALIBRATION_WORDS = 40
 
@@ -83,16 +84,23 @@ def float_graph(folder: Path) -> bytes:
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager"
     ).eval()
-    example = torch.tensor([[1, 2, 3], [1, 2, 3]])
-    axes = {name: {0: "pairs", 1: "length"} for name in INPUTS} | {"logits": {0: "pairs"}}
+    example, inputs = torch.tensor([[1, 2, 3], [1, 2, 3]]), inputs_of(model)
+    axes = {name: {0: "pairs", 1: "length"} for name in inputs} | {"logits": {0: "pairs"}}
+    examples = {"input_ids": example, "attention_mask": torch.ones_like(example), "token_type_ids": 0 * example}
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its age and of constants; the outputs are checked
         path = Path(scratch, "model.onnx")
         torch.onnx.export(
-            model, (example, torch.ones_like(example), torch.zeros_like(example)), str(path),
-            input_names=list(INPUTS), output_names=["logits"], dynamic_axes=axes, opset_version=17, dynamo=False,
+            model, (), str(path), kwargs={name: examples[name] for name in inputs},
+            input_names=list(inputs), output_names=["logits"], dynamic_axes=axes, opset_version=17, dynamo=False,
         )  # fmt: skip
         return path.read_bytes()
+
+
+def inputs_of(model: Any) -> list[str]:
+    """Return those of INPUTS that a model of transformers takes."""
+    taken = inspect.signature(model.forward).parameters
+    return [name for name in INPUTS if name in taken]
 
 
 def dynamo_graph(folder: Path) -> bytes:
@@ -100,14 +108,14 @@ def dynamo_graph(folder: Path) -> bytes:
     torch, transformers = importlib.import_module("torch"), importlib.import_module("transformers")
     importlib.import_module("onnxscript")  # torch fails late without it
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    example = torch.ones((2, 3), dtype=torch.int64)
+    example, inputs = torch.ones((2, 3), dtype=torch.int64), inputs_of(model)
     axes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about packages that the exporter would also know
         path = Path(scratch, "model.onnx")
         torch.onnx.export(
-            model, kwargs=dict.fromkeys(INPUTS, example), f=str(path), input_names=list(INPUTS),
-            output_names=["logits"], dynamic_shapes=dict.fromkeys(INPUTS, axes), dynamo=True, external_data=False,
+            model, kwargs=dict.fromkeys(inputs, example), f=str(path), input_names=inputs,
+            output_names=["logits"], dynamic_shapes=dict.fromkeys(inputs, axes), dynamo=True, external_data=False,
             verbose=False,
         )  # fmt: skip
         return path.read_bytes()

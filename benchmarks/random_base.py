@@ -1,50 +1,71 @@
-"""A model of the usual large shape with random weights: what it costs to compute is that of a real one."""
+"""Models of usual large shapes with random weights: what they cost to compute is what real ones cost."""
 
 import contextlib
 import importlib
-import shutil
+import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from common import model_folder
 
-NAME = "random-base"
 SEED = 20
-LAYERS, HIDDEN, HEADS, INTERMEDIATE, POSITIONS = 12, 768, 12, 3072, 512  # as BERT-base
 WEIGHT_SPREAD = 0.05  # with the usual 0.02 the logits of all pairs are almost equal, and a comparison shows nothing
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 @contextlib.contextmanager
 def open_model(name: str | None) -> Iterator[Path]:
-    """Yield the folder of a model; for "random-base" a temporary one.
+    """Yield the folder of a model; for one of RANDOM a temporary one.
 
     Parameters
     ----------
     name : str or None
-        "random-base", a folder, a hub id, or None for the model that comes with numbert.
+        One of RANDOM, a folder, a hub id, or None for the model that comes with numbert.
     """
-    if name != NAME:
+    if name not in RANDOM:
         yield model_folder(name)
         return
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch, NAME).resolve()
-        write_random_base(folder)
+        folder = Path(scratch, name).resolve()
+        write_random(folder, name)
         yield folder
 
 
-def write_random_base(folder: Path) -> None:
-    """Write a BERT of 12 layers, 768 wide, with the tokenizer of the model that comes with numbert."""
+def write_random(folder: Path, name: str) -> None:
+    """Write a model of a shape, with the tokenizer of the model that comes with numbert."""
     torch, transformers = importlib.import_module("torch"), importlib.import_module("transformers")
     source = model_folder(None)
     torch.manual_seed(SEED)
     vocabulary = len(transformers.AutoTokenizer.from_pretrained(source))
+    model = RANDOM[name](transformers, vocabulary)
+    model.save_pretrained(folder)
+    tokenizer, settings = (json.loads((source / file).read_text("utf-8")) for file in TOKENIZER_FILES)
+    settings["model_max_length"] = model.config.max_position_embeddings
+    if not hasattr(model.config, "type_vocab_size"):
+        for piece in tokenizer["post_processor"]["pair"]:
+            next(iter(piece.values()))["type_id"] = 0
+    for file, content in zip(TOKENIZER_FILES, (tokenizer, settings), strict=True):
+        (folder / file).write_text(json.dumps(content), "utf-8")
+
+
+def _bert_base(transformers: Any, vocabulary: int) -> Any:
     config = transformers.BertConfig(
-        vocab_size=vocabulary, hidden_size=HIDDEN, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
-        intermediate_size=INTERMEDIATE, max_position_embeddings=POSITIONS, num_labels=1,
-        initializer_range=WEIGHT_SPREAD,
+        vocab_size=vocabulary, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072,
+        max_position_embeddings=512, num_labels=1, initializer_range=WEIGHT_SPREAD,
     )  # fmt: skip
-    transformers.BertForSequenceClassification(config).save_pretrained(folder)
-    for file in TOKENIZER_FILES:
-        shutil.copy(source / file, folder / file)
+    return transformers.BertForSequenceClassification(config)
+
+
+def _modernbert_base(transformers: Any, vocabulary: int) -> Any:
+    config = transformers.ModernBertConfig(
+        vocab_size=vocabulary, hidden_size=768, num_hidden_layers=22, num_attention_heads=12, intermediate_size=1152,
+        max_position_embeddings=8192, local_attention=128, global_attn_every_n_layers=3, num_labels=1,
+        initializer_range=WEIGHT_SPREAD, classifier_pooling="mean", pad_token_id=0, bos_token_id=None,
+        eos_token_id=None, cls_token_id=None, sep_token_id=None,
+    )  # fmt: skip
+    return transformers.ModernBertForSequenceClassification(config)
+
+
+RANDOM = {"random-base": _bert_base, "random-modernbert": _modernbert_base}

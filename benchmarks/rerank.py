@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from common import (
+    LENGTHS,
     Pairs,
     Setting,
     forget_own_folder,
@@ -38,7 +39,7 @@ from numbert.engine.tools.phases import useful_flop
 from numbert.kernels.cpu import peak as chains
 from numbert.kernels.cpu.isa import ISA
 from numbert.loaders.checkpoint import Checkpoint, load_checkpoint
-from random_base import open_model
+from random_base import RANDOM, open_model
 from timing import Job, Timing, time_job
 
 PACKAGES = (
@@ -73,13 +74,15 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "--model",
-        help="folder or hub id of a BERT cross-encoder, or random-base: 12 layers, 768 wide, random weights"
-        " (default: the model within numbert)",
+        help=f"folder or hub id of a cross-encoder, or one of {', '.join(RANDOM)}: shapes of base models with random"
+        " weights (default: the model within numbert)",
     )
     parser.add_argument("--threads", type=positive, default=usable_cores(), help="default: the usable cores")
     parser.add_argument("--rounds", type=positive, default=15)
     parser.add_argument("--words", type=positive, default=65, help="mean words of a passage (default 65: ~77 tokens)")
-    parser.add_argument("--lengths", choices=("similar", "mixed"), default="similar", help="mixed: 10 to 512 tokens")
+    parser.add_argument(
+        "--lengths", choices=LENGTHS, default="similar", help="mixed: 10 to 512 tokens; long: 1,000 to 2,000"
+    )
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="default: all")
     parser.add_argument("--pairs", nargs="+", type=_pairs, default=[100, 10, 1], help="of each job (default 100 10 1)")
     parser.add_argument("--isa", choices=("avx2",), help="compute as on a processor with AVX2 and no more")
