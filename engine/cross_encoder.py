@@ -23,7 +23,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ..loaders.checkpoint import load_checkpoint
-from ..loaders.spec import ModelSpec
+from ..loaders.spec import ModelSpec, head_in_words
 from .activations import BY_NAME, Activation, choose_activation
 from .calls import ScoringCall, finish, predicting, ranking
 from .cores import usable_cores
@@ -181,7 +181,7 @@ class CrossEncoder:
             self.model_card_data = options.NoModelCard()
             self.model_path = checkpoint.folder
             self.config = SimpleNamespace(**{**checkpoint.config, "num_labels": checkpoint.spec.num_labels})
-            self._loaded = remember(checkpoint.files, checkpoint.config)
+            self._loaded = remember(checkpoint)
             self._pad_token = checkpoint.tokenizer.pad_token
             self._num_parameters = checkpoint.weights.num_parameters()
             self._stored_as = " ".join(checkpoint.weights.stored_dtypes())
@@ -283,6 +283,7 @@ class CrossEncoder:
             "folder": str(self.model_path),
             "num_layers": self.spec.num_layers,
             **{name: value for name, value in dataclasses.asdict(self.spec).items() if name not in UNDESCRIBED},
+            "head": head_in_words(self.spec.head),
             "parameters": self._num_parameters,
             "stored_as": self._stored_as,
             "max_length": self.max_seq_length,

@@ -3,6 +3,7 @@
     source        name -> folder
     files         the folder's files, each opened once
     modules       modules.json: is it a model that is computed here?
+    modular_head  the folders of modules behind an encoder -> steps of a head
     spec          config.json -> ModelSpec; bert, modernbert and their like hold what differs between families
     names         the tensors that a spec promises
     tensors       safetensors files -> weights under canonical names
@@ -19,8 +20,9 @@ from typing import Any, NamedTuple
 from . import bert, distilbert, electra, modernbert, mpnet, roberta
 from .errors import ConfigError
 from .files import ModelFiles
-from .modules import SETTINGS, read_modules
-from .names import tensor_table
+from .modular_head import read_head
+from .modules import SENTENCE_TRANSFORMERS, SETTINGS, Chain, read_modules
+from .names import tensor_table, without_head
 from .source import find_folder
 from .spec import Config, ModelSpec
 from .tensors import Weights, open_weights
@@ -28,6 +30,8 @@ from .tokenizer import PairTemplate, PairTokenizer, load_tokenizer
 
 MODULES = (bert, roberta, electra, distilbert, mpnet, modernbert)
 FAMILIES: dict[str, ModuleType] = {model_type: module for module in MODULES for model_type in module.ARCHITECTURES}
+HEAD = "ForSequenceClassification"  # ends the names of transformers' classes
+OF_HEAD = ("id2label", "num_labels", "classifier_")  # how keys of config.json begin that say something of a head
 
 
 class Saved(NamedTuple):
@@ -51,6 +55,7 @@ class Checkpoint(NamedTuple):
     tokenizer: PairTokenizer
     saved: Saved
     config: dict[str, Any]  # config.json as it is
+    chain: Chain = Chain()
 
     @property
     def folder(self) -> Path:
@@ -90,19 +95,35 @@ def load_checkpoint(name: str | os.PathLike[str] | None, **hub_options: Any) -> 
 
 
 def _read(files: ModelFiles) -> Checkpoint:
-    longest = read_modules(files)
+    chain = read_modules(files)
     config = Config.read(files, "config.json")
-    family = _family(config)
-    spec: ModelSpec = family.read_spec(config)
-    weights = open_weights(files, tensor_table(spec, family.NAMES), family.IGNORED)
+    family = _family(config, has_head=not chain.behind)
+    spec, weights = _read_modular(files, chain, config, family) if chain.behind else _read_whole(files, config, family)
     tokenizer = load_tokenizer(files, spec.vocab_size, spec.num_token_types)
     _check_template(config, spec, tokenizer.template)
-    if longest is not None:
-        tokenizer = tokenizer._replace(max_length=_check_length(files, longest, tokenizer.template))
-    return Checkpoint(files, spec, weights, tokenizer, _read_saved(files, config), config.values)
+    if chain.longest is not None:
+        tokenizer = tokenizer._replace(max_length=_check_length(files, chain.longest, tokenizer.template))
+    return Checkpoint(files, spec, weights, tokenizer, _read_saved(files, config), config.values, chain)
 
 
-def _family(config: Config) -> ModuleType:
+def _read_whole(files: ModelFiles, config: Config, family: ModuleType) -> tuple[ModelSpec, Weights]:
+    """Read a model with transformers' own head."""
+    spec: ModelSpec = family.read_spec(config)
+    return spec, open_weights(files, tensor_table(spec, family.NAMES), family.IGNORED)
+
+
+def _read_modular(files: ModelFiles, chain: Chain, config: Config, family: ModuleType) -> tuple[ModelSpec, Weights]:
+    """Read an encoder and the modules behind it; what config.json says of a head means nothing then."""
+    of_encoder = {key: value for key, value in config.values.items() if not key.startswith(OF_HEAD)}
+    spec, tables = read_head(files, chain.behind, family.read_spec(Config(config.path, of_encoder)))
+    names, ignored = without_head(family.NAMES, family.IGNORED)
+    weights = open_weights(files, tensor_table(spec, names), ignored)
+    for folder, table in tables.items():
+        weights |= open_weights(files.inside(folder), table, ())
+    return spec, weights
+
+
+def _family(config: Config, *, has_head: bool) -> ModuleType:
     """Return the module that knows this architecture."""
     if "auto_map" in config.values:
         raise ConfigError(
@@ -113,9 +134,11 @@ def _family(config: Config) -> ModuleType:
         raise config.error("model_type", model_type, f"one of {sorted(FAMILIES)}")
     family = FAMILIES[model_type]
     architectures = config.values.get("architectures")
-    expected = family.ARCHITECTURES[model_type]
+    expected, kind = family.ARCHITECTURES[model_type], "with a classification head"
+    if not has_head:
+        expected, kind = f"{expected.removesuffix(HEAD)}Model", "without a head, as modules.json has one"
     if architectures is not None and architectures != [expected]:
-        raise config.error("architectures", architectures, f"['{expected}'], a model with a classification head")
+        raise config.error("architectures", architectures, f"['{expected}'], a model {kind}")
     return family
 
 
@@ -139,7 +162,7 @@ def _check_template(config: Config, spec: ModelSpec, template: PairTemplate) -> 
 
 def _read_saved(files: ModelFiles, config: Config) -> Saved:
     """Return what the author saved; the three places of the activation are those of sentence-transformers."""
-    newer = Config.read_if_there(files, "config_sentence_transformers.json")
+    newer = Config.read_if_there(files, SENTENCE_TRANSFORMERS)
     places = [
         (newer.path, newer.values.get("activation_fn")),
         (config.path, _object(config, "sentence_transformers").get("activation_fn")),

@@ -14,14 +14,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .errors import ModelChangedError, ModelNotFoundError, NumbertError
+from .errors import ConfigError, ModelChangedError, ModelNotFoundError, NumbertError
 
 # A file's time of change has the resolution of the system's clock, 10 ms at most. What was changed a moment ago could
 # be changed again without another time: such a file is opened when the moment is over.
 CLOCK_TICK = 20_000_000  # nanoseconds
 PATIENCE = 10  # ticks
 KINDS = {
+    stat.S_IFREG: "a file",
     stat.S_IFDIR: "a directory",
+    stat.S_IFLNK: "a link",
     stat.S_IFIFO: "a pipe",
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
@@ -31,6 +33,7 @@ KINDS = {
 FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 HOLDS_FOLDERS = {os.open, os.stat} <= os.supports_dir_fd  # not Windows
 FOLDER_FLAGS = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_PATH", os.O_RDONLY)  # it need not be listed
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
 class State(NamedTuple):
@@ -154,8 +157,7 @@ class OpenFile:
 
     def _require_regular(self, status: os.stat_result) -> None:
         if not stat.S_ISREG(status.st_mode):
-            kind = KINDS.get(stat.S_IFMT(status.st_mode), "something else")
-            raise self._error(f"{self.path}: found {kind}, expected a regular file; do not trust this model")
+            raise self._error(f"{self.path}: found {_kind(status)}, expected a regular file; do not trust this model")
 
     def _unreadable(self, problem: OSError | ValueError) -> NumbertError:
         reason = problem.strerror if isinstance(problem, OSError) else problem
@@ -168,6 +170,8 @@ class ModelFiles:
     Parameters
     ----------
     folder : Path
+    parent : int, optional
+        Descriptor of the folder in which this one is opened; it must then be no link.
 
     Raises
     ------
@@ -175,14 +179,17 @@ class ModelFiles:
         When the folder cannot be opened.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, parent: int | None = None) -> None:
         self.folder = folder
         self._open: dict[str, OpenFile] = {}
+        self._inside: dict[str, ModelFiles] = {}
         self._absent: set[str] = set()
         self._descriptor: int | None = None
         try:
             if HOLDS_FOLDERS:
-                self._descriptor = os.open(folder, FOLDER_FLAGS)
+                name, flags = (folder, FOLDER_FLAGS) if parent is None else (folder.name, FOLDER_FLAGS | NO_LINK)
+                self._descriptor = os.open(name, flags, dir_fd=parent)
+            self._own = self._place(os.stat(folder) if self._descriptor is None else os.fstat(self._descriptor))
         except OSError as problem:
             raise self._unknown(folder, problem) from problem
 
@@ -207,8 +214,26 @@ class ModelFiles:
             self._open[name] = OpenFile(self.folder / name, error, self._descriptor)
         return self._open[name]
 
+    def inside(self, name: str) -> "ModelFiles":
+        """Return the files of a folder in this one, which is closed with it.
+
+        Raises
+        ------
+        ConfigError
+            When there is none; a link is none, as it could lead anywhere.
+        """
+        if name not in self._inside:
+            status = self._status(name, follow_links=False)
+            if status is None or not stat.S_ISDIR(status.st_mode):
+                kind = "nothing" if status is None else _kind(status)
+                raise ConfigError(
+                    f"{self.folder / name}: found {kind}, expected a folder of the model; download the model again"
+                )
+            self._inside[name] = ModelFiles(self.folder / name, self._descriptor)
+        return self._inside[name]
+
     def __iter__(self) -> Iterator[OpenFile]:
-        """Yield the files that were opened."""
+        """Yield the files that were opened, but for those of the folders inside."""
         yield from list(self._open.values())
 
     def check_unchanged(self) -> None:
@@ -227,6 +252,11 @@ class ModelFiles:
         for name in self._absent:
             if self._is_there(name):
                 raise _changed(self.folder / name)
+        for name, files in self._inside.items():
+            status = self._status(name, follow_links=False)
+            if status is None or self._place(status) != files._own:
+                raise _changed(self.folder / name)
+            files.check_unchanged()
 
     def stat(self, name: str) -> os.stat_result | None:
         """Return what the system says of a file, or None where there is none.
@@ -240,14 +270,19 @@ class ModelFiles:
 
     def close(self) -> None:
         """Close all files, and the folder."""
-        for file in self:
-            file.close()
+        for opened in (*self, *self._inside.values()):
+            opened.close()
         self.__del__()
 
     def __del__(self) -> None:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
+
+    @staticmethod
+    def _place(status: os.stat_result) -> tuple[int, int]:
+        """Return what tells one folder from another."""
+        return status.st_dev, status.st_ino
 
     def _is_there(self, name: str) -> bool:
         return self._status(name, follow_links=False) is not None
@@ -264,6 +299,15 @@ class ModelFiles:
     def _unknown(self, path: Path, problem: OSError | ValueError) -> ModelNotFoundError:
         reason = problem.strerror if isinstance(problem, OSError) else problem
         return ModelNotFoundError(f"{path}: cannot be looked for: {reason}; check the disk and the permissions")
+
+
+def is_plain(name: str) -> bool:
+    """Tell whether a name is that of something in a folder: a path would let a model read files elsewhere."""
+    return name == os.path.basename(name) and "\\" not in name and name.isprintable() and name not in ("", ".", "..")
+
+
+def _kind(status: os.stat_result) -> str:
+    return KINDS.get(stat.S_IFMT(status.st_mode), "something else")
 
 
 def _changed(path: Path) -> ModelChangedError:

@@ -1,28 +1,50 @@
-"""modules.json: of which modules sentence-transformers builds a model. Only one kind is computed here.
+"""modules.json: of which modules sentence-transformers builds a model.
 
-That kind is one Transformer, with transformers' own classification head, in the model's folder itself. A model with
-further modules (pooling, dense layers) would score as if it had none, so it is refused.
+Two kinds are computed here: one Transformer with transformers' own classification head, and an encoder without a head,
+behind which a Pooling and further modules make the scores (modular_head.py). Any other would be left out, so it is
+refused.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import ConfigError, shown
-from .files import ModelFiles
+from .files import ModelFiles, is_plain
 from .spec import Config, read_json
 
 MODULES = "modules.json"
+SENTENCE_TRANSFORMERS = "config_sentence_transformers.json"  # of the whole model
 SETTINGS = "sentence_bert_config.json"  # of the Transformer, whatever its family
 OTHER_SETTINGS = tuple(  # names that older versions gave to the same file
     f"sentence_{family}_config.json"
     for family in ("roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 ADAPTER = "adapter_config.json"  # says that the weights of the folder are to be changed by others
-TASK = "sequence-classification"
-OUTPUT = {"method": "forward", "method_output_name": "logits"}
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+FILES_OF = {  # each module behind the Transformer, and what must be in its folder
+    "Pooling": (CONFIG,),
+    "Dense": (CONFIG, WEIGHTS),
+    "LayerNorm": (CONFIG, WEIGHTS),
+    "Normalize": (),
+}
+
+
+class Task(NamedTuple):
+    """What the Transformer is there for, as its settings say it."""
+
+    name: str
+    output: str  # of transformers' model
+    feature: str  # the name under which the next module finds it
+
+    @property
+    def modality_config(self) -> dict[str, Any]:
+        """The only kind of input: text."""
+        return {"text": {"method": "forward", "method_output_name": self.output}}
+
+
+WITH_HEAD = Task("sequence-classification", "logits", "scores")
+WITHOUT_HEAD = Task("feature-extraction", "last_hidden_state", "token_embeddings")
 # Each setting of the Transformer, and the values with which it does what is done here.
 KNOWN_SETTINGS: dict[str, tuple[Any, ...]] = {
-    "transformer_task": (TASK,),
-    "module_output_name": ("scores", None),
     "do_lower_case": (False, None),
     **dict.fromkeys(("processing_kwargs", "model_kwargs", "model_args", "processor_kwargs"), ({}, None)),
     **dict.fromkeys(("tokenizer_args", "config_kwargs", "config_args"), ({}, None)),
@@ -31,13 +53,34 @@ KNOWN_SETTINGS: dict[str, tuple[Any, ...]] = {
 }
 
 
-def read_modules(files: ModelFiles) -> int | None:
-    """Check modules.json, where there is one, and return the longest pair in tokens that its Transformer is set to.
+class Module(NamedTuple):
+    """A module behind the Transformer."""
+
+    kind: str
+    folder: str
+
+
+class Chain(NamedTuple):
+    """What sentence-transformers runs one after the other."""
+
+    listed: Any = None  # the content of modules.json
+    behind: tuple[Module, ...] = ()  # the Transformer; none: that has a classification head
+    longest: int | None = None  # pair in tokens that the Transformer is set to
+
+    @property
+    def task(self) -> Task:
+        """What the Transformer is there for."""
+        return WITHOUT_HEAD if self.behind else WITH_HEAD
+
+
+def read_modules(files: ModelFiles) -> Chain:
+    """Check modules.json, where there is one, and the settings of its Transformer.
 
     Raises
     ------
     ConfigError
-        When the modules are not exactly one Transformer in the folder itself, or it is set to do something else.
+        When the modules are neither one Transformer in the folder itself, nor that with a Pooling and others behind it,
+        or it is set to do something else.
     """
     if ADAPTER in files:
         raise ConfigError(
@@ -45,25 +88,51 @@ def read_modules(files: ModelFiles) -> int | None:
             " the model, with peft's merge_and_unload, and save that"
         )
     if MODULES not in files:
-        return None
+        return Chain()
     for name in OTHER_SETTINGS:
         if name in files:
             raise ConfigError(
                 f"{files.folder / name}: found settings under an old name, expected {SETTINGS}; rename it"
             )
-    path, modules = files.folder / MODULES, read_json(files, MODULES)
-    kinds = [_kind(module) for module in modules] if isinstance(modules, list) else [f"a JSON {type(modules).__name__}"]
-    if kinds != ["Transformer"]:
+    listed = read_json(files, MODULES)
+    chain = Chain(listed, _behind(Config(files.folder / MODULES, {}), listed))
+    if chain.behind:
+        newer = Config.read_if_there(files, SENTENCE_TRANSFORMERS)
+        newer.require("model_type", None, ("CrossEncoder",), "sentence-transformers builds no other model's modules")
+    return chain._replace(longest=_read_settings(Config.read_if_there(files, SETTINGS), chain.task))
+
+
+def module_files(files: ModelFiles) -> dict[str, tuple[str, ...]]:
+    """Return what modules.json asks for in each folder; nothing where it is not one that `read_modules` accepts."""
+    try:
+        chain = _behind(Config(files.folder / MODULES, {}), read_json(files, MODULES)) if MODULES in files else ()
+    except ConfigError:
+        return {}
+    return {module.folder: FILES_OF[module.kind] for module in chain}
+
+
+def _behind(config: Config, listed: Any) -> tuple[Module, ...]:
+    """Return the modules behind the Transformer."""
+    modules = listed if isinstance(listed, list) else [listed]
+    kinds = [_kind(module) for module in modules]
+    understood = kinds == ["Transformer"] or (kinds[:2] == ["Transformer", "Pooling"] and len(kinds) > 2)
+    if not isinstance(listed, list) or not understood or not set(kinds[2:]) <= set(FILES_OF) - {"Pooling"}:
+        found = ", ".join(kinds) or "of none" if isinstance(listed, list) else f"a JSON {type(listed).__name__}"
         raise ConfigError(
-            f"{path}: found modules {', '.join(kinds) or 'of none'}, expected exactly one Transformer, as numbert"
-            " computes no others and would leave them out; choose another model"
+            f"{config.path}: found modules {found}, expected a Transformer alone, or a Transformer, a Pooling, and then"
+            " Dense, LayerNorm or Normalize, as numbert computes no others and would leave them out; choose another"
+            " model"
         )
-    place = modules[0].get("path", "")
-    if place not in ("", "."):
-        raise ConfigError(
-            f"{path}: path: found {place!r:.100}, expected '', the folder itself; name that folder as the model"
-        )
-    return _read_settings(Config.read_if_there(files, SETTINGS))
+    if modules[0].get("path", "") not in ("", "."):
+        raise config.error("path", modules[0]["path"], "'', the folder itself, for the Transformer")
+    # Of two modules with one name, sentence-transformers leaves one out.
+    for key, taken in (("name", [modules[0].get("name")]), ("path", [])):
+        for i, module in enumerate(modules[1:], 1):
+            value = module.get(key)
+            if not isinstance(value, str) or not is_plain(value) or value in taken:
+                raise config.error(f"[{i}]: {key}", value, "a plain name that no other module has")
+            taken.append(value)
+    return tuple(Module(kind, module["path"]) for kind, module in zip(kinds[1:], modules[1:], strict=True))
 
 
 def _kind(module: Any) -> str:
@@ -71,18 +140,17 @@ def _kind(module: Any) -> str:
     kind = module.get("type") if isinstance(module, dict) else None
     if not isinstance(kind, str) or not kind.startswith("sentence_transformers."):
         return f"{kind!r:.100}"
-    return kind.rpartition(".")[2][:100]
+    return shown(kind.rpartition(".")[2][:100])
 
 
-def _read_settings(config: Config) -> int | None:
+def _read_settings(config: Config, task: Task) -> int | None:
+    known = {**KNOWN_SETTINGS, "transformer_task": (task.name,), "module_output_name": (task.feature, None)}
+    known["modality_config"] = (task.modality_config,)
     for name in config.values:
-        if name in KNOWN_SETTINGS:
-            config.require(name, None, KNOWN_SETTINGS[name], "all that numbert does with a text")
-        elif name not in ("modality_config", "max_seq_length"):
+        if name in known:
+            config.require(name, None, known[name], "all that numbert does with a text")
+        elif name != "max_seq_length":
             raise config.error(shown(name), config.values[name], "no such setting")
-    texts = config.values.get("modality_config", {"text": OUTPUT})
-    if not isinstance(texts, dict) or texts.get("text") != OUTPUT:
-        raise config.error("modality_config", texts, f"{{'text': {OUTPUT}}}")
     if config.values.get("max_seq_length") is None:
         return None
     return config.integer("max_seq_length", high=1 << 20)

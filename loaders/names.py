@@ -55,6 +55,17 @@ def tensor_table(spec: ModelSpec, names: Names) -> TensorTable:
     return table
 
 
+def without_head(names: Names, ignored: tuple[str, ...]) -> tuple[Names, tuple[str, ...]]:
+    """Return what a file with nothing but the encoder calls its tensors, and how those begin that it may have besides.
+
+    Its names lack the first word, and there may be a pooler, which only transformers' own head would have used.
+    """
+    base = names["embedding.word"].partition(".")[0] + "."
+    encoder = {ours: name.removeprefix(base) for ours, name in names.items() if not ours.startswith("head.")}
+    poolers = [f"{name}." for ours, name in names.items() if ours.startswith("head.") and name.startswith(base)]
+    return encoder, tuple(name.removeprefix(base) for name in (*ignored, *poolers))
+
+
 def tensors_of_head(steps: tuple[HeadStep, ...]) -> Iterator[LinearStep | NormStep]:
     """Yield the steps that have tensors."""
     for step in steps:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .errors import ModelIsFileError, ModelNotFoundError, NumbertError
 from .files import ModelFiles
-from .modules import ADAPTER, OTHER_SETTINGS, SETTINGS
+from .modules import ADAPTER, CONFIG, FILES_OF, MODULES, OTHER_SETTINGS, SENTENCE_TRANSFORMERS, SETTINGS, module_files
 from .tensors import weight_files
 
 logger = logging.getLogger("numbert")
@@ -18,8 +18,8 @@ HUB_ORGANIZATION = "cross-encoder"  # of names without a slash, as in sentence-t
 
 # All that is ever downloaded. Pickled weights (*.bin, *.pt) run code when read: they are not even fetched.
 MEANINGFUL_FILES = [  # that a model need not have, and that change its scores if it has them
-    "config_sentence_transformers.json",
-    "modules.json",
+    SENTENCE_TRANSFORMERS,
+    MODULES,
     SETTINGS,
     *OTHER_SETTINGS,
     ADAPTER,
@@ -37,6 +37,8 @@ HUB_FILES = [
     "model.safetensors",
     "model.safetensors.index.json",
     "model-*-of-*.safetensors",
+    # The folders of modules, by the names that sentence-transformers gives to them
+    *(f"[0-9]*_{kind}/{name}" for kind, names in FILES_OF.items() for name in dict.fromkeys((CONFIG, *names))),
 ]
 NEEDED_FILES = [  # one of each row
     ("config.json",),
@@ -96,7 +98,14 @@ def find_folder(
 
 def missing_files(folder: Path) -> list[str]:
     """Name each needed file that the folder lacks."""
-    return [" or ".join(row) for row in NEEDED_FILES if not any(os.path.exists(folder / name) for name in row)]
+    of_modules = [(f"{module}/{name}",) for module, names in _folders_of_modules(folder).items() for name in names]
+    rows = [*NEEDED_FILES, *of_modules]
+    return [" or ".join(row) for row in rows if not any(os.path.exists(folder / name) for name in row)]
+
+
+def _folders_of_modules(folder: Path) -> dict[str, tuple[str, ...]]:
+    with ModelFiles(folder) as files:
+        return module_files(files)
 
 
 def _check_folder(folder: Path) -> None:
@@ -109,7 +118,7 @@ def _check_folder(folder: Path) -> None:
         ) from error
     missing = missing_files(folder)
     if missing:
-        raise ModelNotFoundError(f"{folder}: found no {missing[0]}{_advice(folder)}")
+        raise ModelNotFoundError(f"{folder}: found no {missing[0]}{_advice((folder / missing[0]).parent)}")
 
 
 def _printable(value: object) -> str:
@@ -200,6 +209,11 @@ def _find_in_cache(arguments: dict[str, Any]) -> Path | None:
     return folder
 
 
+def _meaningful_files(folder: Path) -> list[str]:
+    """Name the files that a snapshot need not have, and that change its scores if it has them."""
+    return [*MEANINGFUL_FILES, *(f"{module}/{CONFIG}" for module in _folders_of_modules(folder))]
+
+
 def _never_asked_for(folder: Path) -> list[str]:
     """Name the files that are not in a snapshot and of which the cache does not say either that the hub has none.
 
@@ -209,7 +223,7 @@ def _never_asked_for(folder: Path) -> list[str]:
     known_absent = folder.parents[1] / ".no_exist" / folder.name
     return [
         name
-        for name in MEANINGFUL_FILES
+        for name in _meaningful_files(folder)
         if not os.path.exists(folder / name) and not os.path.exists(known_absent / name)
     ]
 
@@ -218,9 +232,9 @@ def _note_absent(folder: Path) -> None:
     """Note what a snapshot that was just downloaded does not have, as the hub's client does."""
     known_absent = folder.parents[1] / ".no_exist" / folder.name
     with contextlib.suppress(OSError):  # a cache that cannot be written to: the hub is asked again next time
-        known_absent.mkdir(parents=True, exist_ok=True)
-        for name in MEANINGFUL_FILES:
+        for name in _meaningful_files(folder):
             if not os.path.exists(folder / name):
+                (known_absent / name).parent.mkdir(parents=True, exist_ok=True)
                 (known_absent / name).touch()
 
 

@@ -266,3 +266,16 @@ def positions_after_padding(config: Config) -> dict[str, int]:
     """Return the rule of RoBERTa and MPNet: positions are counted from the row behind that of the padding token."""
     pad = config.integer("pad_token_id", 1, low=0)
     return {"first_position": pad + 1, "pad_token_id": pad}
+
+
+def head_in_words(steps: tuple[HeadStep, ...]) -> str:
+    """Describe a head to a reader: "24 to 40, gelu, norm, 40 to 1"."""
+    words = []
+    for step in steps:
+        if isinstance(step, LinearStep):
+            words.append(f"{step.inputs} to {step.outputs}")
+        elif isinstance(step, ResidualStep):
+            words.append(f"residual ({head_in_words(step.steps)})")
+        else:
+            words.append("norm" if isinstance(step, NormStep) else step)
+    return ", ".join(words)

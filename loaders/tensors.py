@@ -5,7 +5,6 @@ read at a time, when it is asked for.
 """
 
 import math
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from numpy import float32
 from numpy.typing import NDArray
 
 from .errors import WeightsError, shown
-from .files import ModelFiles
+from .files import ModelFiles, is_plain
 from .names import Source, TensorTable
 from .safetensors import STORED_DTYPES, StoredTensor, read_header
 from .spec import read_json
@@ -38,6 +37,10 @@ class Weights(Mapping[str, NDArray[float32]]):
 
     def __len__(self) -> int:
         return len(self._tensors)
+
+    def __or__(self, others: "Weights") -> "Weights":
+        """Return the tensors of both."""
+        return Weights({**self._tensors, **others._tensors})
 
     def num_parameters(self) -> int:
         """Return how many numbers the tensors hold."""
@@ -109,9 +112,7 @@ def weight_files(files: ModelFiles) -> list[str]:
         )
     names = sorted({str(name) for name in weight_map.values()})
     for name in names:
-        # A path would let a downloaded model read files elsewhere on this machine.
-        plain = name == os.path.basename(name) and "\\" not in name and name.isprintable()
-        if not plain or not name.endswith(".safetensors"):
+        if not is_plain(name) or not name.endswith(".safetensors"):
             raise WeightsError(
                 f"{index}: weight_map: found file {name!a:.200}, expected a plain name ending in .safetensors;"
                 " do not trust this model"

@@ -19,7 +19,7 @@ from tokenizers_of_families import added_tokens
 GOLDENS = Path(__file__).parent / "goldens"
 FAMILIES = ["roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet", "modernbert", "modernbert-mean"]
 NAMES = ["cased", "narrow", "odd-heads-float16", "old-names", "sharded-bfloat16", "vocab-txt", "tiny-reranker"]
-NAMES += FAMILIES
+NAMES += [*FAMILIES, "modular"]
 TOKENIZERS = ["modernbert", "gemma"]  # recorded without a model
 TOKENIZER_LENGTHS = (16, 64)
 Tensors = dict[str, np.ndarray]

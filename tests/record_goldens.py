@@ -2,7 +2,8 @@
 
     python tests/record_goldens.py
 
-Needs torch and transformers; the tests that read what it writes need neither. Sizes are odd on purpose.
+Needs torch, transformers and sentence-transformers; the tests that read what it writes need none of them. Sizes are odd
+on purpose.
 """
 
 import json
@@ -114,6 +115,7 @@ def main() -> None:
         folder = GOLDENS / "tokenizers" / kind
         tokenizers_of_families.write(kind, folder)
         record_tokens(folder)
+    record_modular(GOLDENS / "modular")
 
 
 def write_checkpoint(folder: Path, shape: Shape, seed: int) -> None:
@@ -289,8 +291,28 @@ def compute(folder: Path, pairs: list[tuple[str, str]]) -> list[Recorded]:
 
 
 def record(folder: Path, path: Path) -> None:
-    """Write what transformers computes for all pairs, a line for each."""
-    rows = [golden_row(row) for row in compute(folder, PAIRS)]
+    """Write what transformers computes for all pairs."""
+    write_rows(folder, path, compute(folder, PAIRS))
+
+
+def record_modular(folder: Path) -> None:
+    """Save an encoder with modules behind it, and write what sentence-transformers computes."""
+    import modular_models  # needs sentence-transformers, the others do not
+    from torch.nn import GELU
+
+    last = {"activation_function": None, "module_output_name": "scores"}
+    modules = [
+        ("Dense", {"in_features": modular_models.HIDDEN, "out_features": 40, "activation_function": GELU()}),
+        ("LayerNorm", {"dimension": 40}),
+        ("Dense", {"in_features": 40, "out_features": 1, **last}),
+    ]
+    modular_models.write_modular(folder, modules, seed=99)
+    write_rows(folder, folder / "golden.json", modular_models.compute(folder, PAIRS))
+
+
+def write_rows(folder: Path, path: Path, results: list[Recorded]) -> None:
+    """Write a line for each pair."""
+    rows = [golden_row(row) for row in results]
     spread = np.std([row["logits"] for row in rows], axis=0)
     assert spread.min() > 0.3, f"{folder}: logits spread by {spread}: too little to show an error"
     versions = f'"transformers": "{transformers.__version__}", "torch": "{torch.__version__}"'

@@ -15,6 +15,7 @@ from numbert.engine.errors import SaveError
 from numbert.loaders.checkpoint import load_checkpoint
 from numbert.loaders.errors import ModelChangedError
 from numbert.loaders.files import ModelFiles, OpenFile
+from numbert.loaders.modules import Chain
 
 pytest.importorskip("numba", reason="the kernel cache holds what Numba compiles")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="faults are put where Linux has its calls")
@@ -91,7 +92,7 @@ def test_a_folder_that_takes_the_place_of_another_leaves_the_first_to_be_read_to
         files.open("tokenizer.json", WeightsError)
         put_link(other, tmp_path / "model")
         assert files.open("config.json", ConfigError).read(10**6) == (folder / "config.json").read_bytes()
-        assert saving.list_files(files) == saving.list_files(ModelFiles(folder))
+        assert saving.list_files(files, Chain()) == saving.list_files(ModelFiles(folder), Chain())
         files.check_unchanged()
 
 

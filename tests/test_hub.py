@@ -14,15 +14,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from checkpoints import GOLDENS, copy_checkpoint, edit_tensors
+from checkpoints import GOLDENS, copy_checkpoint, edit_json, edit_tensors
 from numbert import CrossEncoder
 
 NARROW = "cross-encoder/narrow"
 SHARDED = "someone/sharded"
+MODULAR = "someone/modular"
 MAIN, OLDER = "1" * 40, "2" * 40  # commits
 TOKEN = "hf_open_sesame"
 WANTED = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 UNWANTED = ["README.md", "golden.json", "modeling.py", "pytorch_model.bin", "onnx/model.onnx", "onnx/config.json"]
+WANTED_OF_MODULES = {
+    *WANTED, "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling/config.json",
+    "2_Dense/config.json", "2_Dense/model.safetensors", "3_LayerNorm/config.json", "3_LayerNorm/model.safetensors",
+    "4_Dense/config.json", "4_Dense/model.safetensors",
+}  # fmt: skip
 PAIR = ("which bridge is older", "the stone bridge")
 
 # Prints the score of a pair and where the model is, or the error.
@@ -133,7 +139,7 @@ def blob_id(name):
 
 @pytest.fixture(scope="session")
 def repositories(tmp_path_factory):
-    """Three models: in two revisions and with files that nobody should ask for; in shards; pickled."""
+    """Models: in two revisions and with files that nobody should ask for; in shards; pickled; of modules."""
     root = tmp_path_factory.mktemp("repositories")
     newest, older = copy_checkpoint("narrow", root / "newest"), copy_checkpoint("narrow", root / "older")
     edit_tensors(older / "model.safetensors", lambda tensors: tensors["classifier.bias"].__iadd__(1))
@@ -142,7 +148,14 @@ def repositories(tmp_path_factory):
         (newest / name).write_bytes(b"not for numbert")
     pickled = copy_checkpoint("narrow", root / "pickled")
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    modular, half_pickled = copy_checkpoint("modular", root), copy_checkpoint("modular", root / "half")
+    for name in (*UNWANTED, "2_Dense/pytorch_model.bin", "2_Dense/README.md", "5_Dense.py"):
+        (modular / name).parent.mkdir(exist_ok=True)
+        (modular / name).write_bytes(b"not for numbert")
+    (half_pickled / "2_Dense" / "model.safetensors").rename(half_pickled / "2_Dense" / "pytorch_model.bin")
     return {
+        MODULAR: {"main": (MAIN, modular)},
+        "someone/half-pickled": {"main": (MAIN, half_pickled)},
         NARROW: {"main": (MAIN, newest), "v0": (OLDER, older)},
         SHARDED: {"main": (MAIN, GOLDENS / "sharded-bfloat16")},
         "someone/pickled": {"main": (MAIN, pickled)},
@@ -202,7 +215,7 @@ def test_a_model_in_the_cache_is_loaded_without_any_request(hub, load):
 
 def forget_what_is_absent(cache) -> list[Path]:
     """Leave the cache as a program does that asked for what it needed itself."""
-    marks = [path for path in Path(cache).rglob(".no_exist/*/*") if path.is_file()]
+    marks = [path for place in Path(cache).rglob(".no_exist") for path in place.rglob("*") if path.is_file()]
     for mark in [*marks, *Path(cache).rglob("trees/*.json")]:  # the latter are listings that newer clients keep
         mark.unlink()
     return marks
@@ -215,7 +228,7 @@ def test_what_another_program_put_into_the_cache_is_completed(hub, load, reposit
     try:
         hub.requests.clear()
         result = load(NARROW, cache_folder=str(tmp_path))
-        assert "expected exactly one Transformer" in result["message"]
+        assert "expected a Transformer alone" in result["message"]
     finally:
         (repositories[NARROW]["main"][1] / "modules.json").unlink()
     assert expected["score"]
@@ -335,3 +348,51 @@ def test_a_download_that_breaks_off_is_an_error_and_is_completed_later(hub, load
     assert f"{NARROW} (revision main): cannot be downloaded" in result["message"]
     hub.broken = None
     assert load(NARROW)["score"] == local_score(GOLDENS / "narrow")
+
+
+def test_the_files_of_modules_are_downloaded(hub, load):
+    first = load(MODULAR)
+    assert first["score"] == local_score(GOLDENS / "modular")
+    assert hub.sent_files() == WANTED_OF_MODULES
+    assert load(MODULAR) == first
+    assert not hub.requests
+
+
+@pytest.mark.parametrize("name", ["1_Pooling/config.json", "4_Dense/model.safetensors"])
+def test_a_file_of_a_module_that_is_missing_in_the_cache_is_downloaded(hub, load, name):
+    first = load(MODULAR)
+    path = Path(first["folder"]) / name
+    path.resolve().unlink()
+    path.unlink(missing_ok=True)
+    assert load(MODULAR) == first
+    assert hub.sent_files() == {name}
+
+
+def test_pickled_weights_of_a_module_are_not_fetched(hub, load):
+    result = load("someone/half-pickled")
+    assert result["error"] == "ModelNotFoundError"
+    assert "the repository holds no 2_Dense/model.safetensors; numbert reads safetensors only" in result["message"]
+    assert "2_Dense/pytorch_model.bin" not in hub.sent_files()
+
+
+def test_settings_of_a_module_that_nobody_has_asked_for_are_asked_for(hub, load, repositories, tmp_path):
+    folder = repositories[MODULAR]["main"][1]
+    changed = copy_checkpoint("modular", tmp_path)
+    for path in (changed / "3_LayerNorm").iterdir():
+        path.unlink()
+    kind = {"type": "sentence_transformers.models.Normalize", "path": "3_Normalize"}
+    edit_json(changed / "modules.json", lambda modules: modules[3].update(kind))
+    repositories[MODULAR]["main"] = (MAIN, changed)
+    try:
+        expected = load(MODULAR)
+        assert load(MODULAR) == expected
+        assert not hub.requests
+        forgotten = forget_what_is_absent(tmp_path / "home")
+        assert "3_Normalize" in [mark.parent.name for mark in forgotten]
+        for mark in forgotten:
+            if mark.parent.name != "3_Normalize":  # as by a program that reads all but that
+                mark.touch()
+        assert load(MODULAR) == expected
+        assert hub.requests
+    finally:
+        repositories[MODULAR]["main"] = (MAIN, folder)

@@ -10,7 +10,9 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...loaders.checkpoint import Checkpoint
 from ...loaders.files import ModelFiles, State
+from ...loaders.modules import CONFIG, MODULES, SENTENCE_TRANSFORMERS, SETTINGS, WEIGHTS, Chain
 from ...loaders.spec import Config
 from ...loaders.tensors import INDEX, weight_files
 from ...loaders.tokenizer import LARGEST_FILE
@@ -19,13 +21,8 @@ from ..inputs import show
 
 COPIED = ("README.md", "LICENSE", "tokenizer.json", "vocab.txt", "special_tokens_map.json", "vocab.json", "merges.txt")
 READ_BEFORE_OTHERS = ("model.safetensors", INDEX, "tokenizer.json", "vocab.txt", "merges.txt")
-# What sentence-transformers builds of a folder: one module, transformers' model with its head.
-MODULES = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}]
-MODULE_SETTINGS = {
-    "transformer_task": "sequence-classification",
-    "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
-    "module_output_name": "scores",
-}
+# What sentence-transformers builds of a folder with transformers' own head: one module.
+TRANSFORMER = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}
 TORCH_PATHS = {
     "identity": "torch.nn.modules.linear.Identity",
     "sigmoid": "torch.nn.modules.activation.Sigmoid",
@@ -40,21 +37,29 @@ class Loaded(NamedTuple):
     files: dict[str, State]  # those that are copied, and what tells whether one has been replaced
     config: Mapping[str, Any]  # of config.json
     tokenizer_config: Mapping[str, Any]
+    chain: Chain
 
 
-def remember(opened: ModelFiles, config: Mapping[str, Any]) -> Loaded:
+def remember(checkpoint: Checkpoint) -> Loaded:
     """Return what `save_folder` must know of a folder while it is loaded."""
-    return Loaded(list_files(opened), config, Config.read_if_there(opened, "tokenizer_config.json").values)
+    opened, chain = checkpoint.files, checkpoint.chain
+    tokenizer_config = Config.read_if_there(opened, "tokenizer_config.json").values
+    return Loaded(list_files(opened, chain), checkpoint.config, tokenizer_config, chain)
 
 
-def list_files(opened: ModelFiles) -> dict[str, State]:
-    """Return the state of each file of weights and vocabulary, by name."""
+def list_files(opened: ModelFiles, chain: Chain) -> dict[str, State]:
+    """Return the state of each file of weights and vocabulary, and of the modules, by name."""
     weights = weight_files(opened)
     index = [] if weights == ["model.safetensors"] else [INDEX]
-    found = {name: opened.stat(name) for name in (*COPIED, *weights, *index)}
+    found = {name: opened.stat(name) for name in (*COPIED, *weights, *index, *_files_of_modules(chain))}
     return {
         name: State.of(status) for name, status in found.items() if status is not None and stat.S_ISREG(status.st_mode)
     }
+
+
+def _files_of_modules(chain: Chain) -> list[str]:
+    """Name all that the folders of modules may hold."""
+    return [f"{module.folder}/{name}" for module in chain.behind for name in (CONFIG, WEIGHTS)]
 
 
 def save_folder(source: Path, loaded: Loaded, target: Path, settings: Mapping[str, Any], max_length: int) -> None:
@@ -82,11 +87,11 @@ def save_folder(source: Path, loaded: Loaded, target: Path, settings: Mapping[st
     ModelNotFoundError, ConfigError, WeightsError
         When files of the source are damaged or missing.
     """
-    _check_same(source, loaded.files)
+    _check_same(source, loaded)
     _follow(source, "tokenizer_config.json")  # of which the content is written again
     texts = _settings_files(source, loaded, settings, max_length)
     try:
-        _save(source, loaded.files, target, texts)
+        _save(source, loaded, target, texts)
     except SaveError:
         raise
     except OSError as error:
@@ -98,9 +103,9 @@ def save_folder(source: Path, loaded: Loaded, target: Path, settings: Mapping[st
         raise SaveError(f"path: found {show(str(target))}, expected a folder's name ({error}); give another") from None
 
 
-def _check_same(source: Path, files: Mapping[str, State]) -> None:
+def _check_same(source: Path, loaded: Loaded) -> None:
     with ModelFiles(source) as opened:
-        if list_files(opened) != files:
+        if list_files(opened, loaded.chain) != loaded.files:
             raise SaveError(
                 f"{source}: found other files than those that were loaded, expected the same; load it again"
             )
@@ -109,12 +114,17 @@ def _check_same(source: Path, files: Mapping[str, State]) -> None:
 def _settings_files(source: Path, loaded: Loaded, settings: Mapping[str, Any], max_length: int) -> dict[str, bytes]:
     """Return the contents of the files that say how a model is used, by name."""
     own = {name: value for name, value in loaded.config.items() if name != "sbert_ce_default_activation_function"}
+    chain, task = loaded.chain, loaded.chain.task
     written = {
         "tokenizer_config.json": {**loaded.tokenizer_config, "model_max_length": max_length},
         "config.json": {**own, "sentence_transformers": {"activation_fn": settings["activation_fn"]}},
-        "modules.json": MODULES,
-        "sentence_bert_config.json": MODULE_SETTINGS,
-        "config_sentence_transformers.json": {"model_type": "CrossEncoder", **settings},
+        MODULES: chain.listed if chain.behind else [TRANSFORMER],
+        SETTINGS: {
+            "transformer_task": task.name,
+            "modality_config": task.modality_config,
+            "module_output_name": task.feature,
+        },
+        SENTENCE_TRANSFORMERS: {"model_type": "CrossEncoder", **settings},
     }
     try:
         return {name: json.dumps(content, indent=2).encode() + b"\n" for name, content in written.items()}
@@ -152,24 +162,26 @@ def _copy(folder: Path, name: str, new: Path) -> None:
     shutil.copyfile(source, new / name)
 
 
-def _save(source: Path, copied: Mapping[str, State], target: Path, texts: Mapping[str, bytes]) -> None:
+def _save(source: Path, loaded: Loaded, target: Path, texts: Mapping[str, bytes]) -> None:
     """Make the folder, and in it all files or none."""
-    made = [folder for folder in (target, *target.parents) if not folder.exists()]
+    folders = [module.folder for module in loaded.chain.behind]
+    made = [folder for folder in (*(target / name for name in folders), target, *target.parents) if not folder.exists()]
+    copied = loaded.files
     try:
         target.mkdir(parents=True, exist_ok=True)
         in_place = target.samefile(source)  # what would be copied is there already
         names = {*texts, *copied}
-        gone = {*READ_BEFORE_OTHERS} - names
-        _check_places(target, names | gone)
+        gone = {*READ_BEFORE_OTHERS, *_files_of_modules(loaded.chain)} - names
+        _check_places(target, names | gone, folders)
         with _folder_beside(target) as beside:
             new, old = beside / "new", beside / "old"
-            new.mkdir()
-            old.mkdir()
+            for place in (new, old, *(parent / name for parent in (target, new, old) for name in folders)):
+                place.mkdir(exist_ok=True)
             for name in () if in_place else copied:
                 _copy(source, name, new)
             for name, text in texts.items():
                 (new / name).write_bytes(text)
-            _check_same(source, copied)  # nobody has replaced them meanwhile
+            _check_same(source, loaded)  # nobody has replaced them meanwhile
             _place(new, target, old, gone)
     except BaseException:
         for folder in made:  # the innermost first
@@ -199,8 +211,11 @@ def _folder_beside(target: Path) -> Iterator[Path]:
     shutil.rmtree(beside, ignore_errors=True)
 
 
-def _check_places(target: Path, names: Iterable[str]) -> None:
-    """Refuse a target where something else stands in the place of a file."""
+def _check_places(target: Path, names: Iterable[str], folders: Iterable[str]) -> None:
+    """Refuse a target where something else stands in the place of a file, or of a module's folder."""
+    for folder in [target / name for name in folders]:
+        if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
+            raise SaveError(f"{folder}: found a file or a link, expected a folder or nothing; give another place")
     for name in sorted({*names, *READ_BEFORE_OTHERS}):
         if (target / name).is_dir():
             raise SaveError(f"{target / name}: found a folder, expected a file or nothing; give another place")
@@ -212,7 +227,7 @@ def _place(new: Path, target: Path, old: Path, gone: Iterable[str]) -> None:
     Files with the names `gone` are removed: what another model left there would be read instead of, or together with,
     what was written.
     """
-    names = sorted(path.name for path in new.iterdir())
+    names = sorted(path.relative_to(new).as_posix() for path in new.rglob("*") if not path.is_dir())
     kept = {name for name in (*names, *gone) if _keep(target / name, old / name)}
     try:
         for name in names:
