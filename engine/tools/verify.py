@@ -1,4 +1,7 @@
-"""Compare a model on this machine with transformers, when that is installed, and with the float64 reference always."""
+"""Compare a model on this machine with transformers, when that is installed, and with the float64 reference always.
+
+Where a model has modules behind its encoder, sentence-transformers computes them.
+"""
 
 import importlib
 import itertools
@@ -87,21 +90,24 @@ def verify(name: str | None, num_threads: int | None = None) -> list[Check]:
         _compare_logits("float64 reference", ours, reference),
         _compare_ranking("float64 reference", ours, reference),
     ]
+    library = _SentenceTransformers if model._loaded.chain.behind else _Transformers
     try:
-        theirs = _Transformers(model.model_path, model.max_seq_length)
+        theirs = library(model.model_path, model.max_seq_length)
     except BackendError as error:
         return [*checks, Check("against transformers", "", str(error), None)]
     expected = theirs.logits(few)
     return [
         *checks,
         _compare_tokens(model, theirs, pairs),
-        _compare_logits("transformers", ours, expected),
-        _compare_ranking("transformers", ours, expected),
+        _compare_logits(theirs.name, ours, expected),
+        _compare_ranking(theirs.name, ours, expected),
     ]
 
 
 class _Transformers:
     """The same folder in transformers, in float32."""
+
+    name = "transformers"
 
     def __init__(self, folder: Path, max_length: int) -> None:
         try:
@@ -110,10 +116,15 @@ class _Transformers:
             raise BackendError(f"{error.name} is not installed") from error
         self.max_length = max_length
         self.tokenizer = library.AutoTokenizer.from_pretrained(folder, **AS_STRICT_AS_NUMBERT)
-        load = library.AutoModelForSequenceClassification.from_pretrained
-        self.model = load(
-            folder, dtype=self.torch.float32, attn_implementation="eager", use_safetensors=True, **AS_STRICT_AS_NUMBERT
-        ).eval()
+        settings = {"dtype": self.torch.float32, "attn_implementation": "eager", "use_safetensors": True}
+        self.model = self._load(folder, settings).eval()
+
+    def _load(self, folder: Path, settings: dict[str, Any]) -> Any:
+        library = importlib.import_module("transformers").AutoModelForSequenceClassification
+        return library.from_pretrained(folder, **settings, **AS_STRICT_AS_NUMBERT)
+
+    def _compute(self, tensors: dict[str, Any]) -> Any:
+        return self.model(**tensors).logits
 
     def encode(self, pairs: Sequence[Pair]) -> Any:
         """Tokenize, given as lists: of two plain strings it drops the second when that is empty."""
@@ -126,8 +137,24 @@ class _Transformers:
         for pair in pairs:
             tensors = {name: self.torch.tensor(ids) for name, ids in self.encode([pair]).items()}
             with self.torch.inference_mode():
-                rows.append(self.model(**tensors).logits[0].numpy())
+                rows.append(self._compute(tensors)[0].numpy())
         return np.stack(rows)
+
+
+class _SentenceTransformers(_Transformers):
+    """The same folder in sentence-transformers, in float32."""
+
+    name = "sentence-transformers"
+
+    def _load(self, folder: Path, settings: dict[str, Any]) -> Any:
+        try:
+            library = importlib.import_module("sentence_transformers")
+        except ImportError as error:
+            raise BackendError(f"{error.name} is not installed") from error
+        return library.CrossEncoder(str(folder), device="cpu", model_kwargs=settings, **AS_STRICT_AS_NUMBERT)
+
+    def _compute(self, tensors: dict[str, Any]) -> Any:
+        return self.model(tensors)["scores"]
 
 
 def _logits(model: CrossEncoder, pairs: Sequence[Pair]) -> NDArray[Any]:
