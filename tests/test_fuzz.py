@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT
+from numbert.loaders import modular_head
 
 FUZZ = ROOT / "tests" / "fuzz"
 
@@ -40,6 +41,13 @@ def test_an_array_that_is_not_the_files_is_seen(hold, failed, monkeypatch):
         hold("sound-narrow")
 
 
+def test_a_wrong_head_of_modules_is_seen(hold, failed, monkeypatch):
+    assert hold("weightedmean-of-modules")[0] == "right"
+    monkeypatch.setitem(modular_head.POOLINGS, "weightedmean", "mean")
+    with pytest.raises(failed, match="wrong: float64 reference"):
+        hold("weightedmean-of-modules")
+
+
 def test_a_wrong_truncation_is_seen(hold, failed, monkeypatch):
     monkeypatch.setattr(
         "numbert.engine.tokenization.truncate_longest_first", lambda first, second, budget: (1, budget - 1)
@@ -58,9 +66,11 @@ def test_a_wrong_kernel_is_seen(hold, failed, monkeypatch):
 
 
 def test_a_check_that_is_gone_is_seen(hold, failed, monkeypatch):
+    from numbert.loaders.modules import Chain
+
     assert hold("further-dense")[0] == "refused at load: ConfigError"
-    monkeypatch.setattr("numbert.loaders.checkpoint.read_modules", lambda *arguments: None)
-    with pytest.raises(failed, match=r"silent: .*modules\.json"):
+    monkeypatch.setattr("numbert.loaders.checkpoint.read_modules", lambda *arguments: Chain())
+    with pytest.raises(failed, match=r"silent: .*modules"):
         hold("further-dense")
 
 

@@ -104,6 +104,11 @@ def _modules(*names: str) -> Callable[[Path], object]:
 CASES: dict[str, tuple[str, str, Callable[[Path], object]]] = {
     **{f"sound-{model}": (model, "config.json", lambda path: None) for model in ALL},
     "further-dense": ("narrow", "modules.json", _modules("Transformer", "Dense")),
+    **{
+        f"{pooling}-of-modules": ("modular", "1_Pooling/config.json", _with("pooling_mode", value=pooling))
+        for pooling in ("cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+    },
+    "dense-without-activation": ("modular", "2_Dense/config.json", _edit(lambda tree: tree.pop("activation_function"))),
     "no-transformer": ("narrow", "modules.json", _modules("Pooling")),
     "text-doubled-33-times": ("narrow", "tokenizer.json", _doubling(33)),
     "text-doubled-12-times": ("narrow", "tokenizer.json", _doubling(12)),

@@ -31,6 +31,9 @@ SMALL = [
     "electra",
     "distilbert",
     "mpnet",
+    "modernbert",
+    "modernbert-mean",
+    "modular",
 ]
 WITH_OTHERS_TOKENIZER = [f"narrow+{kind}" for kind in TOKENIZERS]
 WITH_TOKENIZER_JSON = [*(name for name in SMALL if name != "vocab-txt"), *WITH_OTHERS_TOKENIZER]
@@ -61,16 +64,20 @@ def copy_model(name: str, parent: Path) -> Path:
     model, _, kind = name.partition("+")
     source = {"tiny-reranker": EMBEDDED_FOLDER, "byte-pairs": GOLDENS / "roberta"}.get(model, GOLDENS / model)
     folder = parent / name
-    folder.mkdir()
-    for path in [*source.iterdir(), *((GOLDENS / "tokenizers" / kind).iterdir() if kind else ())]:
-        if path.name not in ("golden.json", "README.md", "LICENSE"):
-            shutil.copyfile(path, folder / path.name)
+    unwanted = shutil.ignore_patterns("golden.json", "README.md", "LICENSE")
+    shutil.copytree(source, folder, ignore=unwanted)
+    if kind:
+        shutil.copytree(GOLDENS / "tokenizers" / kind, folder, ignore=unwanted, dirs_exist_ok=True)
     if name == "byte-pairs":
         model = json.loads((folder / "tokenizer.json").read_text())["model"]
         (folder / "tokenizer.json").unlink()
         (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
         (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *(" ".join(pair) for pair in model["merges"])]))
     return folder
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _read(path: Path) -> object:
@@ -127,6 +134,8 @@ def _words(rng: Random, parent: Path) -> tuple[str, str]:
 
 def _chain(rng: Random, parent: Path) -> tuple[str, str]:
     """The files of sentence-transformers."""
+    if rng.random() < 0.7:
+        return _modules(rng, parent)
     folder = copy_model(rng.choice(SMALL), parent)
     makers = {"modules.json": mutate_settings.modules, "sentence_bert_config.json": mutate_settings.sentence_bert}
     makers["config_sentence_transformers.json"] = mutate_settings.sentence_transformers
@@ -136,9 +145,16 @@ def _chain(rng: Random, parent: Path) -> tuple[str, str]:
     return folder.name, f"{trees!r:.400}"
 
 
+def _modules(rng: Random, parent: Path) -> tuple[str, str]:
+    """The chain of a model that has one, and what is in the folders of its modules."""
+    folder = copy_model("modular", parent)
+    what = mutate_settings.chain(folder, rng)
+    return folder.name, what
+
+
 def _weights(rng: Random, parent: Path) -> tuple[str, str]:
     folder = copy_model(rng.choice([*SMALL, "sharded-bfloat16", "odd-heads-float16"]), parent)
-    path = rng.choice(sorted(folder.glob("*.safetensors")))
+    path = rng.choice(sorted(folder.rglob("*.safetensors")))
     content, what = mutate_safetensors.file(path.read_bytes(), rng)
     path.write_bytes(content)
     return folder.name, f"{path.name}: {what}"
@@ -174,7 +190,7 @@ def _index(rng: Random, parent: Path) -> tuple[str, str]:
 def _bytes(rng: Random, parent: Path) -> tuple[str, str]:
     """Flip bits, cut, insert, repeat, or zero a piece of any file."""
     folder = copy_model(rng.choice([*SMALL * 3, *ALL]), parent)
-    path = rng.choice(sorted(folder.iterdir()))
+    path = rng.choice(_files(folder))
     content = bytearray(path.read_bytes())
     at = rng.randrange(len(content)) if rng.random() < 0.5 else rng.randrange(min(len(content), 200))
     size = rng.choice([1, 2, 16, 1000])
@@ -208,7 +224,8 @@ def _place(rng: Random, parent: Path) -> tuple[str, str]:
         "vocab.txt",
         "merges.txt",
     ]
-    path = folder / rng.choice([*sorted(name.name for name in folder.iterdir()) * 2, *absent])
+    folders = sorted(path for path in folder.iterdir() if path.is_dir())
+    path = rng.choice([*_files(folder) * 2, *folders, *(folder / name for name in absent)])
     change = rng.choice(list(PLACES))
     target = shutil.move(path, parent / "moved") if path.exists() else None
     PLACES[change](path, target, rng)
@@ -217,7 +234,7 @@ def _place(rng: Random, parent: Path) -> tuple[str, str]:
 
 def _other_family(path: Path, target: str | None, rng: Random) -> None:
     source = GOLDENS / rng.choice(SMALL) / path.name
-    if source.exists():
+    if source.is_file():
         shutil.copyfile(source, path)
 
 
@@ -227,7 +244,7 @@ def _socket(path: Path, target: str | None, rng: Random) -> None:
 
 
 def _sparse(path: Path, target: str | None, rng: Random) -> None:
-    if target:
+    if target and not os.path.isdir(target):
         shutil.copyfile(target, path)
     with path.open("ab") as stream:
         stream.truncate(rng.choice([2**26 + 1, 2**33, 2**40]))

@@ -1,8 +1,11 @@
 """Settings that mean something: what config.json and sentence-transformers' files may ask for."""
 
+import json
+from pathlib import Path
 from typing import Any
 
-from hostile import NUMBERS, Random, value
+from hostile import NUMBERS, Random, render, value
+from mutate_json import mutate
 
 SIZES = "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size max_position_embeddings".split()
 SIZES += "type_vocab_size dim n_layers n_heads hidden_dim embedding_size relative_attention_num_buckets".split()
@@ -104,3 +107,62 @@ def sentence_bert(rng: Random) -> Any:
         None, "x"])},
         value(rng),
     ])  # fmt: skip
+
+
+# ---- a model of modules
+
+OF_MODULES: dict[str, dict[str, list[Any]]] = {
+    "Pooling": {
+        "pooling_mode": ["cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken", ["max"], ["cls",
+        "max"], [], None, "x"],
+        "pooling_mode_cls_token": [True, False, 1], "pooling_mode_lasttoken": [True, False],
+        "include_prompt": [True, False, None], "embedding_dimension": [24, 25, None, "24"],
+        "word_embedding_dimension": [24, 25],
+    },
+    "Dense": {
+        "activation_function": [*(f"torch.nn.modules.activation.{name}" for name in ("Tanh", "GELU", "ReLU", "SiLU",
+        "Sigmoid", "Softmax", "Hardtanh")), "torch.nn.Identity", "os.system", None, 3],
+        "use_residual": [True, False, 1, None], "bias": [True, False, 0], "in_features": [24, 40, 1],
+        "out_features": [24, 40, 1, 0], "module_input_name": ["sentence_embedding", "token_embeddings", "scores", None],
+        "module_output_name": ["sentence_embedding", "scores", "other", None],
+    },
+    "LayerNorm": {"dimension": [24, 40, 41, None], "eps": [1e-12], "norm_eps": [1e-5]},
+    "Normalize": {"module_input_name": ["sentence_embedding", "scores"], "module_output_name": ["scores", None]},
+}  # fmt: skip
+
+
+def chain(folder: Path, rng: Random) -> str:
+    """Change what modules.json lists, or the settings of one of the modules; return what was done."""
+    place = folder / "modules.json"
+    listed = json.loads(place.read_text())
+    at = rng.randrange(1, len(listed))
+    change = rng.choice(["settings", "settings", "settings", "order", "kind", "residual", "entry", "tree", "encoder"])
+    if change == "order":
+        other = rng.randrange(1, len(listed))
+        listed[at], listed[other] = listed[other], listed[at]
+    elif change == "kind":
+        listed[at]["type"] = f"sentence_transformers.models.{rng.choice([*OF_MODULES, 'Dropout', 'Transformer'])}"
+    elif change == "entry":
+        key = rng.choice(["name", "path", "type", "idx", "kwargs"])
+        listed[at][key] = rng.choice(["0", "", "..", "1_Pooling", "4_Dense", "../modular/4_Dense", None, 3, ["x"]])
+    elif change == "tree":
+        listed, _ = mutate(listed, rng, listed)
+    elif change == "residual":  # of the width that goes in
+        path = folder / "2_Dense" / "config.json"
+        path.write_bytes(render({**json.loads(path.read_text()), "use_residual": True}))
+    elif change == "encoder":
+        name = rng.choice(["sentence_bert_config.json", "config_sentence_transformers.json"])
+        tree, _ = mutate(json.loads((folder / name).read_text()), rng, None)
+        (folder / name).write_bytes(render(tree))
+        return f"{name}: {tree!r:.200}"
+    if change == "settings":
+        kind = listed[at]["type"].rpartition(".")[2]
+        path = folder / listed[at]["path"] / "config.json"
+        key = rng.choice(list(OF_MODULES[kind]))
+        values = {**json.loads(path.read_text()), key: rng.choice(OF_MODULES[kind][key])}
+        if rng.random() < 0.3:
+            values.pop(rng.choice(list(values)))
+        path.write_bytes(render(values))
+        return f"{path.parent.name}: {values!r:.200}"
+    place.write_bytes(render(listed))
+    return f"{change}: {listed!r:.300}"

@@ -4,14 +4,15 @@ It shares nothing with numbert: a setting or a tensor that numbert reads wrongly
 """
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from verdict import Refusable, Unsure
 
 Tensors = dict[str, np.ndarray]
 BASE = {"bert": "bert", "roberta": "roberta", "xlm-roberta": "roberta", "camembert": "roberta", "electra": "electra"}
-BASE |= {"distilbert": "distilbert", "mpnet": "mpnet"}
+BASE |= {"distilbert": "distilbert", "mpnet": "mpnet", "modernbert": "model"}
 BERT = {
     "q": "attention.self.query",
     "k": "attention.self.key",
@@ -30,11 +31,21 @@ DISTIL = {"q": "attention.q_lin", "k": "attention.k_lin", "v": "attention.v_lin"
 DISTIL |= {"n1": "sa_layer_norm", "up": "ffn.lin1", "down": "ffn.lin2", "n2": "output_layer_norm"}
 # Tensors that a file may hold and classification does not use: heads of pre-training, unused poolers, a constant.
 UNUSED = ("cls.", "lm_head.", "discriminator_predictions.", "generator_", "vocab_", "roberta.pooler.", "mpnet.pooler.")
+# Of these there is also a pooler that only a head of transformers' own would use.
+POOLERS = ("bert", "roberta", "mpnet")
 erf = np.frompyfunc(math.erf, 1, 1)
 
 
+class Module(NamedTuple):
+    """What sentence-transformers runs behind an encoder."""
+
+    kind: str
+    folder: str  # in which its tensors are
+    settings: dict[str, Any]
+
+
 class Model:
-    """A checkpoint as its files describe it.
+    """A checkpoint as its files describe it; `modules` take the place of transformers' own head.
 
     Raises
     ------
@@ -42,20 +53,18 @@ class Model:
         When a tensor is missing, of another shape, or there is one that the configuration does not promise.
     """
 
-    def __init__(self, sizes: dict[str, Any], tensors: Tensors) -> None:
-        self.sizes, self.tensors, self.peak, self.used = sizes, tensors, 0.0, set()
+    def __init__(self, sizes: dict[str, Any], tensors: Tensors, modules: tuple[Module, ...] = ()) -> None:
+        self.sizes, self.tensors, self.peak, self.used, self.modules = sizes, tensors, 0.0, set(), modules
         base = BASE[sizes["family"]]
-        self.base = base
+        self.base, self.prefix = base, "" if modules else f"{base}."
         self.names = {"distilbert": DISTIL, "mpnet": MPNET}.get(base, BERT)
-        self.layers = f"{base}.transformer.layer" if base == "distilbert" else f"{base}.encoder.layer"
+        self.layers = f"{self.prefix}{'transformer' if base == 'distilbert' else 'encoder'}.layer"
         head = {"bert": ("bert.pooler.dense", "classifier"), "distilbert": ("pre_classifier", "classifier")}
         self.head = head.get(base, ("classifier.dense", "classifier.out_proj"))
         self.logits([0] * 3, [0] * 3, [0] * 3)  # touches every tensor
-        extra = {
-            name
-            for name in set(tensors) - self.used
-            if not name.startswith((*UNUSED, f"{base}.embeddings.position_ids"))
-        }
+        unused = (*UNUSED, f"{self.prefix}embeddings.position_ids")
+        unused += ("pooler.",) if modules and base in POOLERS else ()
+        extra = {name for name in set(tensors) - self.used if not name.startswith(unused)}
         if extra:
             raise Refusable(f"tensors that the configuration does not promise: {sorted(extra)[:3]}")
 
@@ -71,16 +80,19 @@ class Model:
         self.used.add(name)
         return self.tensors[name].astype(np.float64)
 
-    def _linear(self, x: np.ndarray, name: str, outputs: int, bias: bool = True) -> np.ndarray:
+    def _linear(
+        self, x: np.ndarray, name: str, outputs: int, *, bias: bool = True, reads_bias: bool = True
+    ) -> np.ndarray:
         y = x @ self._take(f"{name}.weight", outputs, x.shape[-1]).T
-        shift = self._take(f"{name}.bias", outputs)
+        shift = self._take(f"{name}.bias", outputs) if reads_bias else 0
         return self._seen(y + shift if bias else y)
 
-    def _norm(self, x: np.ndarray, name: str) -> np.ndarray:
+    def _norm(self, x: np.ndarray, name: str, eps: float | None = None, bias: bool = True) -> np.ndarray:
         self._seen(x)
-        gain, bias = (self._take(f"{name}.{part}", x.shape[-1]) for part in ("weight", "bias"))
+        gain = self._take(f"{name}.weight", x.shape[-1])
         deviation = x - x.mean(-1, keepdims=True)
-        return deviation / np.sqrt((deviation**2).mean(-1, keepdims=True) + self.sizes["eps"]) * gain + bias
+        y = deviation / np.sqrt((deviation**2).mean(-1, keepdims=True) + (eps or self.sizes["eps"])) * gain
+        return y + self._take(f"{name}.bias", x.shape[-1]) if bias else y
 
     def _seen(self, x: np.ndarray) -> np.ndarray:
         self.peak = max(self.peak, float(np.abs(x).max()))
@@ -88,7 +100,57 @@ class Model:
 
     def logits(self, ids: list[int], types: list[int], positions: list[int]) -> np.ndarray:
         """Return the logits of one pair: (labels,)."""
-        sizes, where = self.sizes, f"{self.base}.embeddings"
+        x = self._encode(ids, types, positions)
+        return self._modular_head(x) if self.modules else self._own_head(x)
+
+    def _own_head(self, x: np.ndarray) -> np.ndarray:
+        dense, output = self.head
+        x = self._linear(x[:1], dense, self.sizes["hidden"])
+        bend = {"electra": gelu, "distilbert": lambda x: np.maximum(x, 0)}.get(self.base, np.tanh)
+        return self._linear(bend(x), output, self.sizes["labels"])[0]
+
+    def _modular_head(self, x: np.ndarray) -> np.ndarray:
+        """Hand features from module to module, by name, as sentence-transformers does."""
+        features = {"token_embeddings": x}
+        for module in self.modules:
+            made = module.settings.get("module_output_name") or module.settings.get(
+                "module_input_name", "sentence_embedding"
+            )
+            if module.kind == "Pooling":
+                features["sentence_embedding"] = _pool(features["token_embeddings"], module.settings)[None]
+                continue
+            came = module.settings.get("module_input_name", "sentence_embedding")
+            if came not in features:
+                raise Refusable(f"{module.folder}: no {came!r:.40} to read")
+            features[made] = self._step(features[came], module)
+        if "scores" not in features or features["scores"].ndim != 2 or len(features["scores"]) != 1:
+            raise Refusable("no module makes scores")
+        return features["scores"][0]
+
+    def _step(self, x: np.ndarray, module: Module) -> np.ndarray:
+        settings = module.settings
+        if module.kind == "Normalize":
+            return x / np.maximum(np.sqrt((x**2).sum(-1, keepdims=True)), 1e-12)
+        if module.kind == "LayerNorm":
+            return self._norm(x, f"{module.folder}/norm", eps=1e-5)
+        outputs, bias = settings.get("out_features"), settings.get("bias", True)
+        if not isinstance(outputs, int) or settings.get("in_features") != x.shape[-1]:
+            raise Refusable(f"{module.folder}: widths")
+        name = str(settings.get("activation_function", "Tanh")).rpartition(".")[2]
+        if name not in BENDS:
+            raise Refusable(f"{module.folder}: {name!r:.40}")
+        y = self._seen(
+            BENDS[name](self._linear(x, f"{module.folder}/linear", outputs, bias=bool(bias), reads_bias=bias))
+        )
+        if not settings.get("use_residual", False):
+            return y
+        if outputs != x.shape[-1]:
+            x = self._linear(x, f"{module.folder}/residual", outputs, bias=False, reads_bias=False)
+        return x + y
+
+    def _encode(self, ids: list[int], types: list[int], positions: list[int]) -> np.ndarray:
+        """Return the rows of one pair: (L, C)."""
+        sizes, where = self.sizes, f"{self.prefix}embeddings"
         width = sizes["embedding"]
         x = self._take(f"{where}.word_embeddings.weight", sizes["vocab"], width)[ids]
         x = x + self._take(f"{where}.position_embeddings.weight", sizes["positions"], width)[positions]
@@ -96,14 +158,11 @@ class Model:
             x = x + self._take(f"{where}.token_type_embeddings.weight", sizes["types"], width)[types]
         x = self._norm(x, f"{where}.LayerNorm")
         if width != sizes["hidden"]:
-            x = self._linear(x, f"{self.base}.embeddings_project", sizes["hidden"])
+            x = self._linear(x, f"{self.prefix}embeddings_project", sizes["hidden"])
         bias = self._distance_bias(len(ids)) if sizes["buckets"] else 0
         for i in range(sizes["layers"]):
             x = self._layer(x, {part: f"{self.layers}.{i}.{name}" for part, name in self.names.items()}, bias)
-        dense, output = self.head
-        x = self._linear(x[:1], dense, sizes["hidden"])
-        bend = {"electra": _gelu, "distilbert": lambda x: np.maximum(x, 0)}.get(self.base, np.tanh)
-        return self._linear(bend(x), output, sizes["labels"])[0]
+        return x
 
     def _layer(self, x: np.ndarray, names: dict[str, str], bias: Any) -> np.ndarray:
         c, heads = self.sizes["hidden"], self.sizes["heads"]
@@ -117,13 +176,15 @@ class Model:
             weights = np.exp(scores - scores.max(-1, keepdims=True))
             parts.append(weights / weights.sum(-1, keepdims=True) @ value[:, part])
         x = self._norm(x + self._linear(np.concatenate(parts, -1), names["o"], c), names["n1"])
-        hidden = _gelu(self._linear(x, names["up"], self.sizes["inner"]))
+        hidden = gelu(self._linear(x, names["up"], self.sizes["inner"]))
         return self._norm(x + self._linear(hidden, names["down"], c), names["n2"])
 
     def _distance_bias(self, length: int) -> np.ndarray:
         """Return the bias of each head for each query and key, as transformers' MPNet computes it: (H, L, L)."""
         buckets = self.sizes["buckets"] // 2
-        table = self._take("mpnet.encoder.relative_attention_bias.weight", self.sizes["buckets"], self.sizes["heads"])
+        table = self._take(
+            f"{self.prefix}encoder.relative_attention_bias.weight", self.sizes["buckets"], self.sizes["heads"]
+        )
         distance = np.arange(length)[:, None] - np.arange(length)[None, :]  # query - key
         exact, size = buckets // 2, np.abs(distance)
         if exact >= 128 and length > exact:
@@ -136,5 +197,38 @@ class Model:
         return table[index].transpose(2, 0, 1)
 
 
-def _gelu(x: np.ndarray) -> np.ndarray:
+def gelu(x: np.ndarray) -> np.ndarray:
+    """x, weighed by the probability that a normal number is smaller."""
     return x * 0.5 * (1 + erf(x * math.sqrt(0.5)).astype(np.float64))
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(x / 2))
+
+
+BENDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "Tanh": np.tanh,
+    "GELU": gelu,
+    "ReLU": lambda x: np.maximum(x, 0),
+    "SiLU": lambda x: x * _sigmoid(x),
+    "Sigmoid": _sigmoid,
+    "Identity": lambda x: x,
+}
+
+
+def _pool(x: np.ndarray, settings: dict[str, Any]) -> np.ndarray:
+    """Make one row of the rows of a pair: (C,)."""
+    modes = settings.get("pooling_mode")
+    if "pooling_mode" not in settings:
+        flags = {"cls_token": "cls", "max_tokens": "max", "mean_tokens": "mean", "lasttoken": "lasttoken"}
+        flags |= {"mean_sqrt_len_tokens": "mean_sqrt_len_tokens", "weightedmean_tokens": "weightedmean"}
+        modes = [mode for flag, mode in flags.items() if settings.get(f"pooling_mode_{flag}")] or ["mean"]
+    modes = [modes] if isinstance(modes, str) else modes
+    weights = np.arange(1, len(x) + 1)
+    pooled = {
+        "cls": x[0], "lasttoken": x[-1], "max": x.max(0), "mean": x.mean(0),
+        "mean_sqrt_len_tokens": x.sum(0) / math.sqrt(len(x)), "weightedmean": weights @ x / weights.sum(),
+    }  # fmt: skip
+    if not isinstance(modes, list) or len(modes) != 1 or modes[0] not in list(pooled):
+        raise Refusable(f"pooling_mode {modes!r:.60}")
+    return pooled[modes[0]]

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 from decode import decode
-from naive import BASE, Model, Tensors
+from naive import BASE, Model, Module, Tensors
+from naive_modernbert import ModernBert, read_rules
 from read_tokenizer import read_tokenizer
 from verdict import Refusable, Unsure
 
@@ -18,7 +19,7 @@ CLASSES = {
     "camembert": "Camembert",
     "electra": "Electra",
 }
-CLASSES |= {"distilbert": "DistilBert", "mpnet": "MPNet"}
+CLASSES |= {"distilbert": "DistilBert", "mpnet": "MPNet", "modernbert": "ModernBert"}
 WITHOUT_TYPES = ("Roberta", "XLMRoberta", "Camembert", "MPNet", "DistilBert")
 Pair = tuple[str, str]
 Tokens = tuple[list[int], list[int], list[int]]  # ids, types, positions of one pair
@@ -40,13 +41,21 @@ class Opinion:
         self.config = _json_object(folder / "config.json")
         path = folder / "tokenizer_config.json"
         self.settings = _json_object(path) if path.exists() else {}
-        self.sizes = read_sizes(self.config)
-        self.chained = _check_chain(folder)  # the length that sentence-transformers would set, if any
+        self.chained, self.modules = read_chain(folder)  # the length that sentence-transformers would set, if any
+        self.sizes = read_sizes(self.config, has_head=not self.modules)
         self.tensors = read_tensors(folder)
-        self.model = Model(self.sizes, self.tensors)
+        for module in self.modules:
+            if module.kind in ("Dense", "LayerNorm"):
+                tensors = decode_or_refuse(folder / module.folder / "model.safetensors")
+                self.tensors |= {f"{module.folder}/{name}": array for name, array in tensors.items()}
+        self.model = self._model(self.tensors)
         self.tokenizer = read_tokenizer(folder, self.settings)
         if max(self.tokenizer.get_vocab(with_added_tokens=True).values(), default=0) >= self.sizes["vocab"]:
             raise Refusable("token ids beyond the last row")
+
+    def _model(self, tensors: Tensors) -> Model:
+        kind = ModernBert if self.sizes["family"] == "modernbert" else Model
+        return kind(self.sizes, tensors, self.modules)
 
     def max_length(self) -> int:
         """Return the longest pair in tokens."""
@@ -130,7 +139,7 @@ class Opinion:
                 name: array * (1 + rounding * rng.choice([-1.0, 1.0], array.shape))
                 for name, array in self.tensors.items()
             }
-            twin = Model(self.sizes, noisy)
+            twin = self._model(noisy)
             moved = np.maximum(moved, np.abs(np.array([twin.logits(*row) for row in tokens]) - exact))
         return moved
 
@@ -145,18 +154,20 @@ def _json_object(path: Path) -> dict[str, Any]:
     return values
 
 
-def read_sizes(config: dict[str, Any]) -> dict[str, Any]:
+def read_sizes(config: dict[str, Any], *, has_head: bool) -> dict[str, Any]:
     """Read what the forward pass needs from a config.json."""
     family = config.get("model_type")
     if not isinstance(family, str) or family not in BASE:
         raise Refusable("unknown model_type")
-    if config.get("architectures") not in (None, [f"{CLASSES[family]}ForSequenceClassification"]):
-        raise Refusable("architecture without a classification head")
-    distil = family == "distilbert"
-    for key, right in {"activation" if distil else "hidden_act": ("gelu",), "is_decoder": (False, None)}.items():
+    kind = "ForSequenceClassification" if has_head else "Model"
+    if config.get("architectures") not in (None, [f"{CLASSES[family]}{kind}"]):
+        raise Refusable("architecture without a head, or with two")
+    distil, modern = family == "distilbert", family == "modernbert"
+    bend = "activation" if distil else "hidden_activation" if modern else "hidden_act"
+    for key, right in {bend: ("gelu",), "is_decoder": (False, None)}.items():
         if config.get(key, right[0]) not in right:
             raise Refusable(f"{key} {config[key]!r:.60}")
-    if config.get("position_embedding_type") not in (None, "absolute"):
+    if not modern and config.get("position_embedding_type") not in (None, "absolute"):
         raise Refusable("other positions")
     if "auto_map" in config:
         raise Refusable("brings its own code")
@@ -188,10 +199,11 @@ def read_sizes(config: dict[str, Any]) -> dict[str, Any]:
         "family": family, "hidden": hidden, "heads": heads, "layers": number("num_hidden_layers"), "eps": float(eps),
         "vocab": number("vocab_size"), "inner": number("intermediate_size"),
         "positions": number("max_position_embeddings"),
-        "types": 0 if distil or family == "mpnet" else number("type_vocab_size", 2), "padding": padding,
-        "first": 0 if padding is None else padding + 1, "labels": read_labels(config),
+        "types": 0 if distil or modern or family == "mpnet" else number("type_vocab_size", 2), "padding": padding,
+        "first": 0 if padding is None else padding + 1, "labels": read_labels(config) if has_head else 0,
         "embedding": number("embedding_size") if family == "electra" else hidden,
         "buckets": number("relative_attention_num_buckets", 32) if family == "mpnet" else 0,
+        **(read_rules(config) if modern else {}),
     }  # fmt: skip
 
 
@@ -207,24 +219,61 @@ def read_labels(config: dict[str, Any]) -> int:
     return len(names)
 
 
-def _check_chain(folder: Path) -> int | None:
-    """Refuse what sentence-transformers would compute beside the transformer; return the length that it would set."""
+def read_chain(folder: Path) -> tuple[int | None, tuple[Module, ...]]:
+    """Read what sentence-transformers would compute behind the transformer, and the length that it would set.
+
+    Raises
+    ------
+    Refusable
+        When it would compute something that is none of the five modules.
+    """
     path = folder / "modules.json"
     if not path.exists():
-        return None
+        return None, ()
     try:
         chain = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise Refusable("modules.json is no JSON") from error
-    if not isinstance(chain, list) or len(chain) != 1 or not isinstance(chain[0], dict):
-        raise Refusable("modules.json is no list of one module")
-    if not str(chain[0].get("type")).endswith(".Transformer"):
-        raise Refusable("the only module is no Transformer")
+    if not isinstance(chain, list) or not all(isinstance(module, dict) for module in chain):
+        raise Refusable("modules.json is no list of modules")
+    kinds = [str(module.get("type")).rpartition(".")[2] for module in chain]
+    if kinds[:1] != ["Transformer"] or not set(kinds[1:]) <= {"Pooling", "Dense", "LayerNorm", "Normalize"}:
+        raise Refusable(f"modules {kinds!r:.80}")
+    if len({str(module.get("name")) for module in chain}) < len(chain) and len(chain) > 1:
+        raise Refusable("two modules of one name")
     settings = folder / "sentence_bert_config.json"
     values = _json_object(settings) if settings.exists() else {}
     if values.get("do_lower_case"):
         raise Refusable("sentence-transformers would turn texts into lower case")
-    return values.get("max_seq_length")
+    if len(chain) > 1:
+        _check_encoder(folder, values)
+    places = [folder / str(module.get("path")) / "config.json" for module in chain[1:]]
+    return values.get("max_seq_length"), tuple(
+        Module(kind, place.parent.name, {} if kind == "Normalize" and not place.exists() else _json_object(place))
+        for kind, place in zip(kinds[1:], places, strict=True)
+    )
+
+
+def _check_encoder(folder: Path, values: dict[str, Any]) -> None:
+    """Refuse a transformer that does not give its rows to the next module."""
+    path = folder / "config_sentence_transformers.json"
+    if not path.exists() or _json_object(path).get("model_type") != "CrossEncoder":
+        raise Refusable("sentence-transformers would leave the modules out")
+    rows = {"method": "forward", "method_output_name": "last_hidden_state"}
+    if values.get("transformer_task", "feature-extraction") != "feature-extraction":
+        raise Refusable("another task")
+    if values.get("modality_config", {"text": rows}) != {"text": rows}:
+        raise Refusable("other inputs or outputs")
+    if "modality_config" in values and values.get("module_output_name") not in (None, "token_embeddings"):
+        raise Refusable("another name for the rows")
+
+
+def decode_or_refuse(path: Path) -> Tensors:
+    """Decode a file of weights."""
+    try:
+        return decode(path)
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
+        raise Refusable(f"{path}: {error}") from error
 
 
 def read_tensors(folder: Path) -> Tensors:
