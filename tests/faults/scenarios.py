@@ -68,6 +68,11 @@ class Load(Scenario):
         return result.predict(FEW).tobytes()
 
 
+class LoadModules(Load):
+    name = "load, with modules"
+    folder = GOLDENS / "modular"
+
+
 class Predict(Scenario):
     """The first calls of a model, which start the threads; then those of the same model after the fault."""
 
@@ -214,7 +219,29 @@ class SaveItself(SaveNew):
         return self.target
 
 
-SCENARIOS = (Load, Predict, Compile, WarmCache, SaveNew, SaveOver, SaveItself)
+class SaveModules(SaveNew):
+    """With the folders of its modules, over a model that has some of them."""
+
+    name = "save, with modules"
+    source = GOLDENS / "modular"
+
+    def begin(self) -> None:
+        super().begin()
+        shutil.copytree(GOLDENS / "narrow", self.target)
+        shutil.copytree(self.source / "2_Dense", self.target / "2_Dense")
+        (self.target / "2_Dense" / "config.json").write_text("of another model")
+
+
+class SaveModulesNew(SaveNew):
+    """With the folders of its modules, into a folder that is not there."""
+
+    name = "save, with modules, new folder"
+    source = GOLDENS / "modular"
+
+
+SCENARIOS = (
+    Load, LoadModules, Predict, Compile, WarmCache, SaveNew, SaveOver, SaveItself, SaveModules, SaveModulesNew,
+)  # fmt: skip
 
 
 def require(holds: bool, otherwise: str) -> None:
