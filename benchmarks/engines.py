@@ -149,7 +149,8 @@ def onnx_runtime_engines(folder: Path, threads: int, max_length: int, precisions
         options = library.SessionOptions()
         options.intra_op_num_threads = session_threads
         own = library.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        return lambda feeds: own.run(None, feeds)[0]
+        names = [taken.name for taken in own.get_inputs()]
+        return lambda feeds: own.run(None, {name: feeds[name] for name in names})[0]
 
     for precision, make_graph in (("float32", float_graph), ("int8", dynamic_int8_graph)):
         if precision in precisions:
@@ -181,6 +182,7 @@ def openvino_engines(folder: Path, threads: int, max_length: int, precisions: Co
 
 
 def _run_openvino(compiled: Any, streams: int) -> Callable[[Feeds], Logits]:
+    names = [taken.any_name for taken in compiled.inputs]
     requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
     for _ in range(streams):
         requests.put(compiled.create_infer_request())
@@ -188,7 +190,7 @@ def _run_openvino(compiled: Any, streams: int) -> Callable[[Feeds], Logits]:
     def run(feeds: Feeds) -> Logits:
         request = requests.get()
         try:
-            return np.array(request.infer(feeds)[0])  # a copy: the request reuses its own
+            return np.array(request.infer({name: feeds[name] for name in names})[0])  # a copy: the request reuses its own
         finally:
             requests.put(request)
 

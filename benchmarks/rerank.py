@@ -40,7 +40,7 @@ from numbert.kernels.cpu import peak as chains
 from numbert.kernels.cpu.isa import ISA
 from numbert.loaders.checkpoint import Checkpoint, load_checkpoint
 from random_base import RANDOM, open_model
-from timing import Job, Timing, time_job
+from timing import BATCH_SIZES, TRIALS, Job, Timing, time_job
 
 PACKAGES = (
     "numbert", "numpy", "numba", "llvmlite", "tokenizers", "sentence-transformers", "transformers", "torch", "onnx",
@@ -85,6 +85,10 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="default: all")
     parser.add_argument("--pairs", nargs="+", type=_pairs, default=[100, 10, 1], help="of each job (default 100 10 1)")
+    parser.add_argument(
+        "--batch-sizes", nargs="+", type=positive, default=BATCH_SIZES, help="that are tried (default 1 to 32)"
+    )
+    parser.add_argument("--trials", type=positive, default=TRIALS, help=f"of each setting (default {TRIALS})")
     parser.add_argument("--isa", choices=("avx2",), help="compute as on a processor with AVX2 and no more")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results and the facts of the machine")
     return parser.parse_args()
@@ -123,7 +127,7 @@ def run(arguments: argparse.Namespace, checkpoint: Checkpoint, header: list[str]
         tokens = sum(lengths[place] for place in places)
         print(f"### {size} pair{'s' * (size > 1)}: {tokens} tokens, {work:.3g} useful GFLOP\n", flush=True)
         job = Job([pairs[place] for place in places], calls=min(10, max(1, PAIRS_IN_A_TURN // size)))
-        timings = time_job(wanted, job, arguments.rounds)
+        timings = time_job(wanted, job, arguments.rounds, arguments.batch_sizes, arguments.trials)
         rows = list(results(wanted, timings, differences))
         print_results(rows, size, work, arguments.threads * peak)
         jobs.append({"pairs": size, "tokens": tokens, "gflop": work, "engines": rows})

@@ -45,10 +45,14 @@ class Timing(NamedTuple):
 
 
 def time_job(
-    engines: Sequence[Engine], job: Job, rounds: int, batch_sizes: Sequence[int] = BATCH_SIZES
+    engines: Sequence[Engine],
+    job: Job,
+    rounds: int,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    trials: int = TRIALS,
 ) -> list[Timing]:
     """Find each engine's setting, then let the engines take turns."""
-    timings = [Timing(setting, []) for setting in fastest_settings(engines, job, batch_sizes)]
+    timings = [Timing(setting, []) for setting in fastest_settings(engines, job, batch_sizes, trials)]
     for number in range(rounds):
         progress(f"round {number + 1} of {rounds}, pairs: {len(job.pairs)}")
         for engine, timing in zip(engines, timings, strict=True):
@@ -56,10 +60,10 @@ def time_job(
     return timings
 
 
-def fastest_settings(engines: Sequence[Engine], job: Job, batch_sizes: Sequence[int]) -> list[Setting]:
-    """Try the settings in turns, engine after engine, TRIALS times; the best turn of each counts."""
+def fastest_settings(engines: Sequence[Engine], job: Job, batch_sizes: Sequence[int], trials: int) -> list[Setting]:
+    """Try the settings in turns, engine after engine, so many times; the best turn of each counts."""
     times = [dict.fromkeys(_settings(engine, len(job.pairs), batch_sizes), math.inf) for engine in engines]
-    for _ in range(TRIALS):
+    for _ in range(trials):
         for engine, own in zip(engines, times, strict=True):
             best = min(own.values())
             for setting in own:
