@@ -84,6 +84,7 @@ def test_logits_are_those_of_transformers_at_all_lengths_round_the_window(name, 
     assert np.abs(ours(folder, lengths) - expected).max() <= TOLERANCE
 
 
+@pytest.mark.long
 def test_a_model_of_the_published_size_is_scored_as_by_transformers(tmp_path):
     folder = write(
         tmp_path, Shape(heads=12, head_width=64, layers=22, intermediate=1152, eps=1e-5, family="modernbert")

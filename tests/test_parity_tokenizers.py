@@ -46,7 +46,14 @@ def test_the_pairs_are_different_ones_and_use_nearly_every_token(folder, pairs):
 
 # transformers keeps every combination of pieces that truncation cuts off the two texts, which takes minutes where
 # pieces are short: so the shortest length is tried on fewer pairs, and not on the very long ones.
-@pytest.mark.parametrize(("max_length", "step", "longest"), [(16, 5, 1000), (64, 1, 10_000), (512, 1, 10_000)])
+@pytest.mark.parametrize(
+    ("max_length", "step", "longest"),
+    [
+        (16, 50, 1000),
+        (64, 10, 10_000),
+        *(pytest.param(*case, marks=pytest.mark.long) for case in ((16, 5, 1000), (64, 1, 10_000), (512, 1, 10_000))),
+    ],
+)
 def test_hostile_pairs_are_tokenized_as_by_transformers(folder, pairs, max_length, step, longest):
     pairs = [pair for pair in pairs[::step] if max(map(len, pair)) <= longest]
     assert len(pairs) >= MADE / step
