@@ -117,7 +117,8 @@ def run(arguments: argparse.Namespace, checkpoint: Checkpoint, header: list[str]
     facts = [*header, *describe(arguments, peak, lengths)]
     print_header(f"Reranking with {checkpoint.folder.name}", facts)
     engines = load_engines(checkpoint.folder, arguments.threads, max_length, arguments.precision)
-    differences = check_agreement(engines, pairs)
+    used = sorted({place for size in arguments.pairs for place in spread(lengths, size)})
+    differences = check_agreement(engines, [pairs[place] for place in used])
     wanted = [engine for engine in engines if engine.precision in arguments.precision]
     wanted.sort(key=lambda engine: PRECISIONS.index(engine.precision))
     jobs = []
