@@ -190,7 +190,9 @@ def _run_openvino(compiled: Any, streams: int) -> Callable[[Feeds], Logits]:
     def run(feeds: Feeds) -> Logits:
         request = requests.get()
         try:
-            return np.array(request.infer({name: feeds[name] for name in names})[0])  # a copy: the request reuses its own
+            return np.array(
+                request.infer({name: feeds[name] for name in names})[0]
+            )  # a copy: the request reuses its own
         finally:
             requests.put(request)
 

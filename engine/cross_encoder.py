@@ -6,7 +6,8 @@
       tokenization    pairs -> token ids, truncated
       queue           which pairs are computed together
       workers         on which thread
-      encoder         the forward pass
+      runner          the model, ready to compute them
+        encoder         the forward pass
     activations   logits -> scores
 
 drop_in holds what sentence-transformers' interface has besides.

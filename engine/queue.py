@@ -1,7 +1,8 @@
 """Which pairs are computed next, and together: the queue of a model, in which all its callers wait.
 
 How pairs are grouped has no influence on their scores (docs/numerics.md), only on speed: so a shard may hold pairs of
-several callers. Nothing here starts a thread, waits or locks: workers.py holds its lock when it calls.
+several callers. Nothing here starts a thread. `Queue` and `Call` are used under the lock of workers.py; a `Chunk` has
+locks of its own, as its caller waits for it.
 """
 
 import bisect

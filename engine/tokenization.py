@@ -1,4 +1,4 @@
-"""From pairs of text to token ids: each distinct text is encoded once, pairs are truncated, and laid end to end.
+"""From pairs of text to token ids: each distinct text is encoded once a chunk, pairs are cut, and laid end to end.
 
 Truncation and the template of special tokens are done here on lists of ids, so that the tokenizer itself is never
 changed: see loaders/tokenizer.py.

@@ -1,4 +1,4 @@
-"""Biases of attention that change no result and vanish at load, exactly; and heads filled up to whole tiles.
+"""Biases of attention that change no result but for rounding, and vanish at load; heads filled up to whole tiles.
 
 - That of the keys adds the same number to all scores of a query, and softmax does not see it. Only where keys are
   turned by their place, it is another number for each key, and must stay.

@@ -1,4 +1,4 @@
-"""The parts of a model, as loaders, engine and every backend speak of them: start here.
+"""The parts of a model, as loaders, engine and every backend speak of them.
 
 A family of models is data: which of these records it has, and what is in them. No block asks for a family.
 

@@ -26,7 +26,10 @@ ZEROS = np.zeros(TILE_WIDTH, np.float32)  # what the sums of a product without a
 
 @inlined
 def transpose_keys(key: View, length: int, panels: Any) -> None:
-    """Write K^T of one head (L, D') as panels (L'/TILE_WIDTH, D', TILE_WIDTH), the form in which `tile` reads B."""
+    """Write K^T of one head (L, D') as panels (L'/TILE_WIDTH, D', TILE_WIDTH), the form in which `tile` reads B.
+
+    Of the last panel, lanes beyond the pair may stay as they were: their scores are hidden.
+    """
     width = key.stride
     for row in range(0, length, LANES):
         panel, lane = divmod(row, TILE_WIDTH)

@@ -1,12 +1,15 @@
 """The CPU backend: the blocks of kernels/reference/blocks.py under the same names and signatures.
 
-Start here: each block takes its scratch from the workspace, calls one to four kernels, and returns. Nothing is checked;
-ids, offsets and shapes have been proven before (a wrong id would read outside its table). A block may overwrite the
-stream that it is given.
+Each block takes its scratch from the workspace, calls one to four kernels, and returns. Nothing is checked; ids,
+offsets and shapes have been proven before (a wrong id would read outside its table). A block may overwrite the stream
+that it is given.
 
-What is saved against the reference, all of it exact up to rounding:
+A thread may be one of a team that computes a shard together (workspace.py): its stream then has its own rows of the T,
+from `first` on. On a first reading, take `first` for 0, the rows for all, and `meet` for nothing.
 
-- biases of keys and values disappear (fusing.py);
+What is saved against the reference, equal but for rounding:
+
+- biases of values disappear, and those of keys unless keys are turned (fusing.py);
 - vectors of position and token type are added once, at load;
 - in the last layer only the rows that are pooled have queries, output and feed-forward.
 """
@@ -205,7 +208,9 @@ def attention_block(
     context = workspace.take("context", len(stream.normed), heads * width)
     scratch = workspace.take("scratch", scratch_size(int(np.diff(offsets).max()), width))
     attend(query, query_offsets, query_places, key_value, offsets, rule, scratch, context)
-    if weights.keeps_sum and stream.normed is stream.sum:  # the first block: what it has read is overwritten no more
+    # Behind the embedding, sum and normed are one array. From here on they are two, or writing the one would destroy
+    # the other.
+    if weights.keeps_sum and stream.normed is stream.sum:
         stream = Stream(stream.sum, workspace.take("normed", *stream.sum.shape))
     product = workspace.take("product", ROW_BLOCK, stream.sum.shape[1])
     operand = workspace.operand(context.shape[1])

@@ -58,7 +58,7 @@ def embed(
 ) -> None:
     """Write LayerNorm(word[ids[t]] + place[places[t]]) for each token.
 
-    word: (vocabulary, C'); place: (token types * positions, C'), their sums made at load; out: (T, C').
+    word: (vocabulary, E'); place: (token types * positions, E'), their sums made at load; out: (T, C').
     """
     size = norm.gain.size
     for t in range(ids.size):

@@ -59,7 +59,7 @@ def tile(a: View, rows: int, b: View, steps: int, start: View, c: View) -> None:
 
 
 def product_by(tile: Callable[..., None]) -> Callable[..., None]:
-    """Make `multiply` (products.py) for a kind of layer of the tile that multiplies it; all words of A are in `a`."""
+    """Make the `multiply` (products.py) of a kind of layer from its tile; all words of A are in `a`."""
 
     def multiply(a: View, operand: Operand, row: int, rows: int, layer: Any, panel: int, c: View) -> None:
         steps = layer.panels.shape[1]

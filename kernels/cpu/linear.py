@@ -1,7 +1,7 @@
 """Matrix products over blocks of rows, and what is done to their results while these are still in the cache.
 
 Loop order: a block of ROW_BLOCK rows of the input stays in the L2 cache while every panel of the weight passes by
-once; within a panel (in L1), tile after tile of rows is computed.
+once; within a panel (in L1, or L2 where it is deep), tile after tile of rows is computed.
 """
 
 from typing import Any
@@ -121,6 +121,8 @@ def linear_residual_norm(
 ) -> None:
     """Add a @ weight.T + bias to the sum, and write LayerNorm of that, block by block of rows.
 
+    In post-norm models sum and normed are one array, so that the norm takes the place of the sum.
+
     a: (T, K'); operand, product (ROW_BLOCK, C'): scratch; stream: of (T, C').
     """
     width = stream.sum.shape[1]
@@ -155,7 +157,7 @@ def feed_forward(
             gelu_linear_rows(x, first, rows, up, operand, hidden)
         else:
             gelu_linear_rows(x, first, rows, gate, operand, hidden)
-            multiply_rows_into(x, first, rows, up, operand, product, hidden)
+            multiply_rows_into(x, first, rows, up, operand, product, hidden)  # product is not in use yet: lent
         linear_rows(hidden, 0, rows, down, operand, product)
         for i in range(rows):
             at = (first + i) * width

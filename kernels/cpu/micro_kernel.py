@@ -2,12 +2,15 @@
 
     C[TILE_ROWS, TILE_WIDTH] = start + A[TILE_ROWS, K] @ B[K, TILE_WIDTH]
 
-All of C stays in vector registers while k runs from 0 to K: per step, two vectors of B and one number of each row of A
+C stays in vector registers while k runs from 0 to K (kernels.md says where LLVM leaves one of them out): per step, two vectors of B and one number of each row of A
 are read, and every accumulator takes one fused multiply-add. With enough accumulators to hide the latency of the
 instruction, this runs at the processor's limit (benchmarks/kernels.py shows the share of the measured peak).
 
-An element of C is one chain of additions in the order of k, whatever the size of the matrices and wherever the tile
+An element of C is one chain of additions in a fixed order, whatever the size of the matrices and wherever the tile
 lies: this is why a pair's score has the same bits in any batch.
+
+The functions here run while a kernel is compiled. Each call of `builder` appends an instruction; loops of Python are
+unrolled by that, and only `for_range` is a loop of the machine.
 
 The tiles of the three arithmetics are one piece of code, which reads words of 32 bits, whatever is in them. What a word
 holds, and how a step of K is multiplied, is a file for each: float32.py, bfloat16.py and int8.py.
@@ -39,7 +42,7 @@ class Product(NamedTuple):
 
     split: Callable[[Any, Any], list[Any]]  # (builder, words of B) -> one vector for each word of A in a step
     multiply_add: Callable[[Any, Any, Any, Any], Any]  # (builder, a, b, sums) -> sums + a * b
-    words: int  # of A in a step: the vectors that `split` makes
+    words: int  # of A in a step: the vectors that `split` makes; 1 for float32, 2 where bfloat16 is widened
     sums: Any  # type of the accumulators
 
 

@@ -5,7 +5,8 @@ weight (N, K) becomes panels (N/TILE_WIDTH, K, TILE_WIDTH), read from beginning 
 
 Sizes that are not multiples of TILE_WIDTH are filled up with zeros (C to C', D to D', F to F'). A zero column of a
 weight times anything finite adds nothing, and a zero output stays zero through every block: no kernel has to treat a
-remainder, and the zeros change no bit of a result. With the usual sizes nothing is filled.
+remainder, and the zeros change no bit of a result. What sums over a row masks (elementwise.py, head.py). With the usual
+sizes nothing is filled.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""What a rule of positions does to the rows of attention: two hooks, chosen when a kernel is compiled for a rule.
+"""What a rule of positions does to the rows of attention: three hooks, chosen when a kernel is compiled for a rule.
 
 `turn_rows` is what queries and keys become for their places in the pair, `add_distance_scores` what is added to the
 scores of a query for the distances to its keys; and `seen` is which keys it has at all. Numba compiles the kernels once
@@ -43,6 +43,9 @@ def pack_positions(positions: Positions) -> Positions:
     return positions
 
 
+# Names only: in a kernel, Numba puts what the @overload below returns in their place; these bodies never run.
+
+
 def turn_rows(x: Any, at: int, width: int, places: Any, positions: Positions) -> None:
     """Turn queries or keys of a head, rows of `width` numbers from flat position `at` on, each by its place."""
 
@@ -52,12 +55,12 @@ def add_distance_scores(scores: Any, at: int, length: int, head: int, place: int
 
     The scores of the keys 0 to `length` of the pair stand from flat position `at` on.
     """
-    return 0.0
+    raise NotImplementedError
 
 
 def seen(reach: tuple[int, int] | None, first: int, last: int, length: int) -> tuple[int, int]:
     """Return the first of the keys that queries at the places `first` to `last` see, and the one after the last."""
-    return 0, 0
+    raise NotImplementedError
 
 
 def _is(kind: Any, numba_type: Any) -> bool:

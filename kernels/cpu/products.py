@@ -14,6 +14,9 @@ from .rounding import Operand
 from .view import View
 
 
+# Names only: in a kernel, Numba puts what the @overload below returns in their place; these bodies never run.
+
+
 def begin_tiles(layer: Any) -> None:
     """Make ready for `multiply`."""
 
@@ -24,12 +27,12 @@ def end_tiles(layer: Any) -> None:
 
 def rows_in_tile(layer: Any) -> int:
     """Return how many rows `multiply` computes at a time."""
-    return TILE_ROWS
+    raise NotImplementedError
 
 
 def prepare(a: View, rows: int, layer: Any, operand: Operand) -> View:
     """Bring the first rows of a into the form in which `multiply` reads them for the layer; return where they are."""
-    return a
+    raise NotImplementedError
 
 
 def multiply(a: View, operand: Operand, row: int, rows: int, layer: Any, panel: int, c: View) -> None:

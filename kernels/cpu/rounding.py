@@ -52,14 +52,14 @@ def quantize(weight: NDArray[float32]) -> tuple[NDArray[np.int8], NDArray[float3
 
 
 class Operand(NamedTuple):
-    """Room for some rows in the form in which a tile reads them; not used for float32."""
+    """Room for some rounded rows of A, in the form in which a tile reads them; not used for float32."""
 
-    words: NDArray[int32]  # for a number one of 32 bits at most, in any form
+    words: NDArray[int32]  # at most one of 32 bits for each number
     scales: NDArray[float32]  # of each row; int8 only
 
 
 @inlined
-def place(row: int, word: int, row_words: int) -> int:
+def word_index(row: int, word: int, row_words: int) -> int:
     """Return where a word of a row stands: row after row, or for AMX in blocks of 16 rows by 16 words."""
     if AMX:
         return row // SIDE * SIDE * row_words + word // SIDE * SIDE * SIDE + row % SIDE * SIDE + word % SIDE

@@ -1,6 +1,6 @@
 """A vector register as a Numba type: ``LANES`` float32 numbers with +, -, *, / and the few functions that we need.
 
-``a + b``, ``fma(a, b, c)`` or ``maximum(a, b)`` become exactly one LLVM vector instruction, on every processor. Kernels
+``a + b``, ``fma(a, b, c)`` or ``maximum(a, b)`` become one or two LLVM vector instructions, on every processor. Kernels
 so say themselves what is computed in a register, instead of hoping that a loop is vectorised; and since the order of
 every sum is written down, results have the same bits wherever a row stands.
 A Python float in an expression with a vector is rounded to float32 and broadcast.

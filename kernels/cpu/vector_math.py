@@ -1,4 +1,4 @@
-"""exp, GELU and tanh of a vector, from additions and multiplications only.
+"""exp, GELU and others of a vector: polynomials, and for tanh and the sigmoid a division.
 
 The errors stated are the largest against float64 over the whole useful range; tests/test_cpu_kernels.py holds them.
 """

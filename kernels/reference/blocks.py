@@ -233,13 +233,13 @@ def attention_block(
     stream : Stream of (T, C)
     offsets : ndarray of int64, shape (B+1,)
         Pair b is rows offsets[b] to offsets[b+1].
-    rows : ndarray of int64, or None
-        Those that are wanted, in rising order. (In the last layer only some reach the head; a faster backend computes
-        no others.) None: all.
+    rows : ndarray of int64, shape (B,), or None
+        The one row of each pair that is wanted. (In the last layer no others reach the head, and a faster backend
+        computes none.) None: all.
 
     Returns
     -------
-    Stream of (T, C), or (rows, C)
+    Stream of (T, C), or (B, C)
     """
     query, key, value = (
         linear(stream.normed, layer).reshape(len(stream.normed), weights.heads, -1).transpose(1, 0, 2)  # (H, T, D)
