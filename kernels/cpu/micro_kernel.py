@@ -2,9 +2,10 @@
 
     C[TILE_ROWS, TILE_WIDTH] = start + A[TILE_ROWS, K] @ B[K, TILE_WIDTH]
 
-C stays in vector registers while k runs from 0 to K (kernels.md says where LLVM leaves one of them out): per step, two vectors of B and one number of each row of A
-are read, and every accumulator takes one fused multiply-add. With enough accumulators to hide the latency of the
-instruction, this runs at the processor's limit (benchmarks/kernels.py shows the share of the measured peak).
+C stays in vector registers while k runs from 0 to K (docs/kernels.md says where LLVM leaves one of them out): per step,
+two vectors of B and one number of each row of A are read, and every accumulator takes one fused multiply-add. With
+enough accumulators to hide the latency of the instruction, this runs at the processor's limit (benchmarks/kernels.py
+shows the share of the measured peak).
 
 An element of C is one chain of additions in a fixed order, whatever the size of the matrices and wherever the tile
 lies: this is why a pair's score has the same bits in any batch.

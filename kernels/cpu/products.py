@@ -13,7 +13,6 @@ from .isa import ISA, TILE_ROWS
 from .rounding import Operand
 from .view import View
 
-
 # Names only: in a kernel, Numba puts what the @overload below returns in their place; these bodies never run.
 
 
