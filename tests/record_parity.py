@@ -23,9 +23,9 @@ them. The weights of the random models are scaled so that logits spread over sev
 
 Real weights: of the hub's models only those that come with numbert or lie in its development folder have run here. For
 each of the following, **real weights: never run here** until `tests/test_real_models.py`, which has the scores that
-sentence-transformers' own tests expect and runs where the hub's cache holds the model, has passed: gte-reranker-modernbert,
-granite-embedding-reranker-english-r2, ruri-v3-reranker, japanese-reranker-xsmall-v2, bge-reranker-base and -v2-m3;
-ettin-reranker and other models of modules, for which no such scores are published.
+sentence-transformers' own tests expect and runs where the hub's cache holds the model, has passed:
+gte-reranker-modernbert, granite-embedding-reranker-english-r2, ruri-v3-reranker, japanese-reranker-xsmall-v2,
+bge-reranker-base and -v2-m3; ettin-reranker and other models of modules, for which no such scores are published.
 """
 WIDE = {"head_width": 64, "intermediate": 3072, "vocabulary": 900, "max_length": 512}
 NARROW = {"head_width": 32, "intermediate": 1536, "vocabulary": 900, "max_length": 512}
