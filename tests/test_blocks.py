@@ -12,8 +12,10 @@ from numbert.engine.assembly import assemble
 from numbert.engine.backend import Backend
 from numbert.engine.encoder import forward
 from numbert.kernels.cpu import blocks as cpu
+from numbert.kernels.cpu.panels import round_up
 from numbert.kernels.cuda import blocks as cuda
 from numbert.kernels.parameters import Attention, Linear, Norm, Stream
+from numbert.kernels.positions import rotary_tables
 from numbert.kernels.reference import blocks as reference
 from numbert.loaders.spec import ALL_BIASES, Biases, LayerRule, LinearStep, NormStep, ResidualStep, two_layers
 from random_models import make_modern_spec, make_spec, random_batch, random_weights
@@ -59,6 +61,26 @@ def test_the_bias_of_keys_is_left_out_because_it_changes_nothing(rng):
     assert packed.key.bias is None
     found = reference.attention_block(Stream(x, x), offsets, packed, None, reference.Workspace()).normed
     np.testing.assert_allclose(found, attention_by_the_formula(x, weights), atol=1e-13)  # float64, numbers near 1
+
+
+@pytest.mark.parametrize("backend", [cpu, reference])
+def test_where_keys_turn_their_bias_stays_because_it_changes_everything(rng, backend):
+    weights = random_attention(rng)._replace(positions=rotary_tables(31, 16, 100.0))
+    without = weights._replace(key=Linear(weights.key.weight, None))
+    x, offsets = rng.standard_normal((31, 48)).astype(np.float32), np.array([0, 31])
+
+    def result(attention):
+        record = attention._replace(positions=backend.pack_positions(attention.positions, "float32"))
+        packed = backend.pack_attention(reference._cast(record, "float32"), "float32")
+        filled = np.pad(x, ((0, 0), (0, round_up(48) - 48))) if backend is cpu else x.copy()
+        stream = Stream(filled, filled)
+        return backend.attention_block(stream, offsets, packed, None, backend.make_team(1)[0]).normed[:, :48].copy()
+
+    exact = reference.attention_block(
+        Stream(x.astype(np.float64), x.astype(np.float64)), offsets, weights, None, reference.Workspace()
+    ).normed
+    np.testing.assert_allclose(result(weights), exact, atol=2e-5)  # rows of size 1 to 3, one block
+    assert np.abs(result(without) - exact).max() > 0.1
 
 
 @pytest.mark.parametrize("size", [1e6, 1e8, 1e10])
