@@ -118,7 +118,8 @@ def run(arguments: argparse.Namespace, checkpoint: Checkpoint, header: list[str]
     print_header(f"Reranking with {checkpoint.folder.name}", facts)
     engines = load_engines(checkpoint.folder, arguments.threads, max_length, arguments.precision)
     used = sorted({place for size in arguments.pairs for place in spread(lengths, size)})
-    differences = check_agreement(engines, [pairs[place] for place in used])
+    size = max(size for size in (1, *arguments.batch_sizes) if size <= 8)  # larger ones pad long pairs beyond memory
+    differences = check_agreement(engines, [pairs[place] for place in used], size)
     wanted = [engine for engine in engines if engine.precision in arguments.precision]
     wanted.sort(key=lambda engine: PRECISIONS.index(engine.precision))
     jobs = []
@@ -161,7 +162,7 @@ def pair_lengths(pairs: Pairs, checkpoint: Checkpoint, max_length: int) -> list[
     return [len(first) + len(second) + special for first, second in tokenize(pairs, checkpoint.tokenizer, max_length)]
 
 
-def check_agreement(engines: Sequence[Engine], pairs: Pairs) -> dict[str, float]:
+def check_agreement(engines: Sequence[Engine], pairs: Pairs, batch_size: int) -> dict[str, float]:
     """Return the largest difference of each engine's logits to those of numbert in float32, the first engine.
 
     Raises
@@ -170,7 +171,7 @@ def check_agreement(engines: Sequence[Engine], pairs: Pairs) -> dict[str, float]
         When an engine differs by more than its precision explains.
     """
     progress("comparing logits")
-    exact, *others = (engine.score(pairs, Setting(8, split=False)) for engine in engines)
+    exact, *others = (engine.score(pairs, Setting(batch_size, split=False)) for engine in engines)
     differences = {engines[0].name: 0.0}
     for engine, logits in zip(engines[1:], others, strict=True):
         difference, allowed = largest_difference(exact, logits), TOLERANCES[engine.precision]
