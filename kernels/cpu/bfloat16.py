@@ -19,7 +19,7 @@ from .isa import ISA, LANES, TILE_WIDTH
 from .jit import inlined, kernel
 from .micro_kernel import Product, float_tile, keep_whole
 from .panels import aligned_empty, fill_up_linear, make_panels
-from .rounding import Operand, nearest_bfloat16, place, store_bfloat16, to_bfloat16
+from .rounding import Operand, nearest_bfloat16, store_bfloat16, to_bfloat16, word_index
 from .simd import REGISTER_BITS, VECTOR, call_llvm, constant, load
 from .view import View
 
@@ -66,7 +66,7 @@ def write_bfloat16(a: View, rows: int, parts: int, operand: Operand) -> View:
         for i in range(0, a.stride, LANES):
             rest = load(a.array, a.at + row * a.stride + i)
             for part in range(parts):
-                store_bfloat16(operand.words, place(row, part * words + i // 2, parts * words), rest)
+                store_bfloat16(operand.words, word_index(row, part * words + i // 2, parts * words), rest)
                 rest = rest - nearest_bfloat16(rest)
     return View(operand.words, 0, parts * words)
 

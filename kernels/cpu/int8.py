@@ -24,7 +24,7 @@ from .isa import ISA, LANES, TILE_WIDTH
 from .jit import inlined, intrinsic, kernel
 from .micro_kernel import Product, emit_tile, keep_whole, load_row, procedure, store_row
 from .panels import fill_up_linear, make_panels
-from .rounding import Operand, find_scale, narrowing_store, place, quantize
+from .rounding import Operand, find_scale, narrowing_store, quantize, word_index
 from .simd import (
     FLOAT,
     INT64,
@@ -96,7 +96,7 @@ def write_int8(a: View, rows: int, layer: Int8Linear, operand: Operand) -> View:
         at = a.at + row * a.stride
         inverse = find_scale(a.array, at, a.stride, operand.scales, row)
         for i in range(0, a.stride, LANES):
-            _store(operand.words, place(row, i * WORDS // 4, row_words), nearest(load(a.array, at + i) * inverse))
+            _store(operand.words, word_index(row, i * WORDS // 4, row_words), nearest(load(a.array, at + i) * inverse))
     return View(operand.words, 0, row_words)
 
 
