@@ -108,8 +108,10 @@ HEADS = {
 }
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(
+    ("head", "pooling"),
+    [*((head, "first") for head in HEADS), *(("ModernBERT's", pooling) for pooling in POOLINGS[1:])],
+)
 def test_cpu_equals_reference_for_each_head_and_pooling(rng, head, pooling):
     spec = make_modern_spec(48, 3, 97, 2, 3, head=HEADS[head], pooling=pooling)
     check_against_reference(rng, spec, [31, 33, 16, 64, 5])
@@ -118,7 +120,7 @@ def test_cpu_equals_reference_for_each_head_and_pooling(rng, head, pooling):
 @pytest.mark.parametrize("biases", [ALL_BIASES, Biases(False, False, False)])
 @pytest.mark.parametrize("reach", [None, (0, 0), (5, 5), (2, 7)])
 @pytest.mark.parametrize("heads", [1, 2, 5])  # heads of 40, 20 and 8, of which some are filled up
-@pytest.mark.parametrize("lengths", [[1], [1, 2, 3], [31, 33, 16, 64, 5], [64] * 5])
+@pytest.mark.parametrize("lengths", [[1, 2, 3], [31, 33, 16, 64, 5]])
 def test_cpu_equals_reference_for_turned_heads_windows_and_gates(rng, heads, lengths, reach, biases):
     layers = (LayerRule(100.0, reach), LayerRule(10_000.0, None), LayerRule(100.0, reach))
     spec = make_modern_spec(40, heads, 97, 3, 2, biases=biases)
@@ -155,7 +157,7 @@ RULES = {
 
 
 @pytest.mark.parametrize("size", [2, 3, 8])
-@pytest.mark.parametrize("lengths", [[1], [13], [64], [1, 2, 3], [31, 33, 16, 64, 5]])
+@pytest.mark.parametrize("lengths", [[1], [13], [31, 33, 16, 64, 5]])
 @pytest.mark.parametrize("rules", RULES)
 def test_a_team_computes_the_same_bits_as_one_thread(rng, size, lengths, rules):
     spec = RULES[rules]
