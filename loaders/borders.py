@@ -18,7 +18,7 @@ def keeps_borders(tokenizer: Tokenizer, words: Iterable[str]) -> bool:
     side of it for themselves. That holds too where the pre-tokenizer does not split there (Gemma's splits nothing). A
     model that takes words as a whole needs one that does.
     """
-    if BORDER.search("\n".join(words)):  # faster than word by word
+    if not _blank_survives(tokenizer) or BORDER.search("\n".join(words)):  # faster than word by word
         return False
     model = tokenizer.model
     if isinstance(model, models.BPE | models.Unigram) and not getattr(model, "end_of_word_suffix", None):
@@ -27,3 +27,10 @@ def keeps_borders(tokenizer: Tokenizer, words: Iterable[str]) -> bool:
     while step.get("type") == "Sequence" and step["pretokenizers"]:
         step = step["pretokenizers"][0]
     return step.get("type") in SPLITTERS
+
+
+def _blank_survives(tokenizer: Tokenizer) -> bool:
+    """Tell whether a blank ends a word, or comes to the model as one that BORDER knows."""
+    text = tokenizer.normalizer.normalize_str("a b") if tokenizer.normalizer else "a b"
+    parts = [part for part, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)] if tokenizer.pre_tokenizer else [text]
+    return len(parts) > 1 or bool(BORDER.search("".join(parts)))

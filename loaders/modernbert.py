@@ -35,6 +35,7 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 OLD_THETAS = {FULL: ("global_rope_theta", 160_000.0), SLIDING: ("local_rope_theta", 10_000.0)}
 POOLING = {"cls": "first", "mean": "mean"}
 ACTIVATIONS = ("gelu", "relu", "silu", "tanh", "sigmoid")
+SMALLEST_THETA = 1e-30  # below it, rates leave float32
 LARGEST_TABLE = 1 << 22  # angles: the files hold no table of positions that would bound them
 
 
@@ -85,6 +86,7 @@ def _layers(config: Config) -> tuple[LayerRule, ...]:
         raise config.error("layer_types", kinds, f"a list of {count} times {FULL!r} or {SLIDING!r}")
     thetas = _thetas(config)
     reach = config.integer("local_attention", 128, low=0, high=1 << 20) // 2
+    config.require("sliding_window", reach, (reach,), "half of local_attention, which transformers lets it replace")
     windows = {FULL: None, SLIDING: (reach, reach)}
     return tuple(LayerRule(thetas[kind], windows[kind]) for kind in kinds)
 
@@ -108,5 +110,5 @@ def _theta(config: Config, rule: Any, kind: str) -> float:
     of_kind = Config(config.path, {f"rope_parameters: {kind}: rope_theta": rule.get("rope_theta")})
     key, default = OLD_THETAS[kind]
     if "rope_theta" in rule:
-        return of_kind.number(f"rope_parameters: {kind}: rope_theta", low=0, high=1e12)
-    return config.number(key, default, low=0, high=1e12)
+        return of_kind.number(f"rope_parameters: {kind}: rope_theta", low=SMALLEST_THETA, high=1e12)
+    return config.number(key, default, low=SMALLEST_THETA, high=1e12)

@@ -19,6 +19,7 @@ OTHER_SETTINGS = tuple(  # names that older versions gave to the same file
     for family in ("roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 ADAPTER = "adapter_config.json"  # says that the weights of the folder are to be changed by others
+MOST_MODULES = 64  # published ones have up to five
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FILES_OF = {  # each module behind the Transformer, and what must be in its folder
     "Pooling": (CONFIG,),
@@ -113,6 +114,10 @@ def module_files(files: ModelFiles) -> dict[str, tuple[str, ...]]:
 
 def _behind(config: Config, listed: Any) -> tuple[Module, ...]:
     """Return the modules behind the Transformer."""
+    if isinstance(listed, list) and len(listed) > MOST_MODULES:
+        raise ConfigError(
+            f"{config.path}: found {len(listed)} modules, expected at most {MOST_MODULES}; choose another model"
+        )
     modules = listed if isinstance(listed, list) else [listed]
     kinds = [_kind(module) for module in modules]
     understood = kinds == ["Transformer"] or (kinds[:2] == ["Transformer", "Pooling"] and len(kinds) > 2)

@@ -1,6 +1,7 @@
 """From a model's name to a folder on this machine: the embedded model, a local folder, or a model of the hub."""
 
 import contextlib
+import glob
 import logging
 import os
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 from .errors import ModelIsFileError, ModelNotFoundError, NumbertError
 from .files import ModelFiles
-from .modules import ADAPTER, CONFIG, FILES_OF, MODULES, OTHER_SETTINGS, SENTENCE_TRANSFORMERS, SETTINGS, module_files
+from .modules import ADAPTER, CONFIG, MODULES, OTHER_SETTINGS, SENTENCE_TRANSFORMERS, SETTINGS, module_files
 from .tensors import weight_files
 
 logger = logging.getLogger("numbert")
@@ -37,9 +38,7 @@ HUB_FILES = [
     "model.safetensors",
     "model.safetensors.index.json",
     "model-*-of-*.safetensors",
-    # The folders of modules, by the names that sentence-transformers gives to them
-    *(f"[0-9]*_{kind}/{name}" for kind, names in FILES_OF.items() for name in dict.fromkeys((CONFIG, *names))),
-]
+]  # and the files of the modules that modules.json names
 NEEDED_FILES = [  # one of each row
     ("config.json",),
     ("model.safetensors", "model.safetensors.index.json"),
@@ -245,6 +244,11 @@ def _download(arguments: dict[str, Any], where: str) -> Path:
 
     try:
         folder = Path(huggingface_hub.snapshot_download(**arguments))
+        modules = _folders_of_modules(folder).items()
+        names = [f"{glob.escape(module)}/{name}" for module, files in modules for name in {CONFIG, *files}]
+        if names:
+            of_modules = {**arguments, "revision": folder.name, "allow_patterns": names}
+            folder = Path(huggingface_hub.snapshot_download(**of_modules))
         _note_absent(folder)
         return folder
     except Exception as error:  # no connection, offline mode, a full disk: its HTTP libraries share no base of errors

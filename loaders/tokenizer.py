@@ -99,7 +99,7 @@ def load_tokenizer(files: ModelFiles, vocab_size: int, num_token_types: int) -> 
         )
     path, tokenizer = _make_tokenizer(files, config)
     _check_model(path, tokenizer)
-    check_added_tokens(files, config, tokenizer)
+    _guard(config.path, lambda: check_added_tokens(files, config, tokenizer))
     growth = _guard(path, lambda: measure_growth(tokenizer))
     _guard(config.path, lambda: adopt_added_tokens(path, config, tokenizer, growth))
     for text in (*TEMPLATE_PAIR, *(text for pair in PROBES for text in pair)):
@@ -113,7 +113,8 @@ def load_tokenizer(files: ModelFiles, vocab_size: int, num_token_types: int) -> 
     _check_ids(path, words, template, vocab_size)
     limit = _max_length(config, low=template.num_special + 1)
     pad_token = _special_token(config, "pad") if "pad_token" in config.values else None
-    return PairTokenizer(tokenizer, template, limit, path, pad_token, growth, keeps_borders(tokenizer, words))
+    borders = _guard(path, lambda: keeps_borders(tokenizer, words))
+    return PairTokenizer(tokenizer, template, limit, path, pad_token, growth, borders)
 
 
 def _make_tokenizer(files: ModelFiles, config: Config) -> tuple[Path, Tokenizer]:

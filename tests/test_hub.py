@@ -368,6 +368,18 @@ def test_a_file_of_a_module_that_is_missing_in_the_cache_is_downloaded(hub, load
     assert hub.sent_files() == {name}
 
 
+def test_modules_in_folders_of_other_names_are_downloaded(hub, load, repositories, tmp_path):
+    folder, changed = repositories[MODULAR]["main"][1], copy_checkpoint("modular", tmp_path)
+    (changed / "1_Pooling").rename(changed / "pool")
+    edit_json(changed / "modules.json", lambda modules: modules[1].update(path="pool"))
+    repositories[MODULAR]["main"] = (MAIN, changed)
+    try:
+        assert load(MODULAR)["score"] == local_score(GOLDENS / "modular")
+        assert {"pool/config.json"} <= hub.sent_files()
+    finally:
+        repositories[MODULAR]["main"] = (MAIN, folder)
+
+
 def test_pickled_weights_of_a_module_are_not_fetched(hub, load):
     result = load("someone/half-pickled")
     assert result["error"] == "ModelNotFoundError"

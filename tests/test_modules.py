@@ -757,3 +757,16 @@ def test_golden_logits_are_those_of_sentence_transformers():
     expected = load_golden(MODULAR)
     worst = np.abs(logits_of(CrossEncoder(expected.folder), PAIRS) - expected.logits).max()
     assert worst <= 1e-5 * np.ptp(expected.logits), worst
+
+
+@pytest.mark.parametrize("listed", [[0] * 100_000, "all"], ids=["numbers", "modules"])
+def test_more_modules_than_any_model_has_are_refused_in_short(folder, listed):
+    def grow(modules):
+        normalize = {"type": "sentence_transformers.models.Normalize"}
+        return [*modules, *({**normalize, "name": f"n{i}", "path": f"n{i}"} for i in range(60))]
+
+    path = folder / "modules.json"
+    path.write_text(json.dumps(grow(json.loads(path.read_text())) if listed == "all" else listed))
+    with pytest.raises(ConfigError, match=r"modules\.json: found \d+ modules, expected at most 64") as caught:
+        load_checkpoint(folder)
+    assert len(str(caught.value)) < 500

@@ -12,7 +12,7 @@ from numbert.engine.tokenization import TokenPair, tokenize
 from numbert.loaders.borders import keeps_borders
 from numbert.loaders.files import ModelFiles
 from numbert.loaders.tokenizer import PairTokenizer, load_tokenizer
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
 
 @pytest.fixture
@@ -160,6 +160,41 @@ def test_texts_are_not_cut_where_a_token_could_reach_across(library):
     assert len(part) > 2
     assert whole[:2] != part[:2]
     assert tokenize([(TEXT, "")], tokenizer, 2 + tokenizer.template.num_special) == [TokenPair(whole[:2], [])]
+
+
+def with_normalizer(pattern: str, content: str) -> Tokenizer:
+    tokenizer = byte_pairs([("a", "b")])
+    tokenizer.normalizer = normalizers.Replace(pattern, content)
+    return tokenizer
+
+
+def with_one_word_for_all() -> Tokenizer:
+    tokenizer = byte_pairs([("a", "b")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="_", split=False)
+    return tokenizer
+
+
+@pytest.mark.parametrize("library", [with_normalizer(" ", ""), with_normalizer(" ", "_"), with_one_word_for_all()])
+def test_texts_are_not_cut_where_a_blank_is_no_longer_one(library):
+    assert not keeps_borders(library, library.get_vocab())
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer_config.json", {"added_tokens_decoder": {"1" * 5000: {"content": "w1"}}}),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"1": {"content": "\ud800"}}}),
+        ("tokenizer_config.json", {"extra_special_tokens": ["\ud800"]}),
+        ("added_tokens.json", {"\ud800": 3}),
+    ],
+)
+def test_added_tokens_that_no_tokenizer_takes_are_refused(copy, name, content):
+    folder = copy("tokenizers/modernbert")
+    path = folder / name
+    before = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    path.write_text(json.dumps({**before, **content}))
+    with pytest.raises(TokenizerError, match=r"tokenizer_config\.json|added_tokens\.json"):
+        load(folder)
 
 
 @pytest.mark.parametrize("kind", ["modernbert", "gemma"])

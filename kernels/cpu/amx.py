@@ -7,7 +7,7 @@ the products of a register of A and one of B to one of C: 16 x 16 sums of 16 wor
 Per step of 16 words 4 registers are read (8 cycles each) and 4 products computed (16 cycles each): the reads hide.
 
 B are the panels that the other tiles read, whose words already stand as the instruction wants them. A is written in
-blocks that fill a register each (`place` in rounding.py).
+blocks that fill a register each (`word_index` in rounding.py).
 
 Nearly float32 can be had from the same instruction: each number is the sum of two bfloat16 parts of 8 bits, the second
 what the first leaves over. Of the four products of parts three, added in float32, come near the product; the smallest,

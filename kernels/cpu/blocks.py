@@ -239,7 +239,7 @@ def feed_forward_block(stream: Stream, weights: FeedForwardWeights, workspace: W
     """Widen, bend, narrow, add to the sum and normalise, in place: shape of the stream."""
     hidden = workspace.take("hidden", ROW_BLOCK, len(weights.up.bias))
     product = workspace.take("product", ROW_BLOCK, stream.sum.shape[1])
-    operand = workspace.operand(hidden.shape[1])
+    operand = workspace.operand(max(hidden.shape[1], product.shape[1]))  # for the rows of either
     feed_forward(stream, weights.up, weights.gate, weights.down, weights.norm, operand, hidden, product)
     return stream
 

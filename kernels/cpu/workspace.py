@@ -2,7 +2,8 @@
 
 A member of a team computes some of the rows of a shard through the whole network. Rows meet only in attention: so each
 member writes queries, keys and values of its rows into a buffer that all see, and waits until the others have written
-theirs. The next layer writes to another buffer, so that nobody waits for the slowest reader: one meeting per layer.
+theirs. The next layer writes to another buffer, so that nobody waits for the slowest reader: one meeting per layer, and
+one more before a pooling that takes all rows.
 """
 
 import math
