@@ -128,9 +128,9 @@ def _hold(spoiled: Spoiled, pairs: list[Pair], save: bool) -> str:
     if error is None and not np.array_equal(found, again):
         raise Failed("wrong: other scores at the second call")
     try:
-        opinion = _ask(folder)
+        opinion = _ask(lambda: Opinion(folder))
         _compare_arrays(checkpoint, opinion)
-        tokens = opinion.tokens(pairs)
+        tokens = _ask(lambda: opinion.tokens(pairs))
         expected = opinion.logits(tokens)
     except Refusable as reason:
         if error is None:
@@ -147,10 +147,10 @@ def _hold(spoiled: Spoiled, pairs: list[Pair], save: bool) -> str:
     return "right"
 
 
-def _ask(folder: Path) -> Opinion:
-    """Get the second opinion; where it cannot be formed, nothing is known."""
+def _ask(action: Callable[[], Any]) -> Any:
+    """Get the second opinion, or its tokens; where it cannot be formed, nothing is known."""
     try:
-        return Opinion(folder)
+        return action()
     except (Refusable, Unsure):
         raise
     except BaseException as error:  # the library's panics are no Exceptions
