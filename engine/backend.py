@@ -92,7 +92,7 @@ def choose_backend(name: str, dtype: str) -> tuple[str, Backend]:
         "auto" is "cpu", or the slow "reference" if Numba cannot be imported. "torch" is sentence-transformers' word and
         means "auto".
     dtype : {"float32", "bfloat16", "int8", "float64"}
-        "float64" is computed by the reference only, "bfloat16" and "int8" by the kernels only.
+        "float64" is computed by the reference only, "int8" by the cpu only, "bfloat16" by both with kernels.
 
     Raises
     ------
@@ -114,6 +114,10 @@ def choose_backend(name: str, dtype: str) -> tuple[str, Backend]:
     try:
         ops = _load(chosen)
     except ImportError as error:  # no wheel for this platform, or a NumPy that Numba does not know yet
+        if chosen == "cuda":
+            raise BackendError(
+                f"device 'cuda': numba.cuda cannot be imported ({error}); install numbert[cuda]"
+            ) from error
         reference = _load("reference")
         if asked == "cpu" or dtype not in reference.DTYPES:
             raise BackendError(
@@ -132,8 +136,6 @@ def choose_backend(name: str, dtype: str) -> tuple[str, Backend]:
 def _load(name: str) -> Backend:
     if name == "cpu":
         _check_cpu()
-    if name == "cuda":
-        _check_cuda_imports()
     module: Any = importlib.import_module(f"..kernels.{name}.blocks", __package__)
     backend: Backend = module
     return backend
@@ -163,15 +165,8 @@ def _check_cpu() -> None:
         raise BackendError(f"backend 'cpu': {problem}")
 
 
-def _check_cuda_imports() -> None:
-    try:
-        from ..kernels.cuda import availability  # noqa: F401 - here, because it imports Numba and CUDA
-    except ImportError as error:
-        raise BackendError(f"device 'cuda': numba.cuda cannot be imported ({error}); install numbert[cuda]") from error
-
-
 def _check_cuda(dtype: str) -> None:
-    from ..kernels.cuda.availability import find_problem
+    from ..kernels.cuda.availability import find_problem  # here, because it imports Numba and CUDA
 
     problem = find_problem(dtype)
     if problem:

@@ -14,7 +14,7 @@ from numbert.engine.encoder import forward
 from numbert.kernels.cpu import blocks as cpu
 from numbert.kernels.cpu.panels import round_up
 from numbert.kernels.cuda import blocks as cuda
-from numbert.kernels.parameters import Attention, Linear, Norm, Stream
+from numbert.kernels.parameters import Attention, Embedding, FeedForward, Head, Linear, Norm, Rotary, Stream
 from numbert.kernels.positions import rotary_tables
 from numbert.kernels.reference import blocks as reference
 from numbert.loaders.spec import ALL_BIASES, Biases, LayerRule, LinearStep, NormStep, ResidualStep, two_layers
@@ -202,6 +202,33 @@ def test_a_workspace_carries_nothing_from_one_shard_to_the_next(rng):
         for buffer in workspace._arrays.values():
             buffer.fill(np.nan if buffer.dtype == np.float32 else -1)
         assert (forward(encoder, batch, cpu, workspace) == expected).all()
+
+
+NO_NORM = Norm(None, None, 1e-5)
+PLAIN = Attention(*[None] * 4, NO_NORM, 3, 0.25, None, None, keeps_sum=False)
+BLOCK = FeedForward(None, None, None, "gelu", NO_NORM, keeps_sum=False)
+LACKING = {
+    "positions of the kind Rotary": (cuda.pack_positions, Rotary(None, None)),
+    "embeddings without positions": (cuda.pack_embedding, Embedding(np.zeros((1, 1)), None, None, NO_NORM, None)),
+    r"a window of \(5, 5\)": (cuda.pack_attention, PLAIN._replace(reach=(5, 5))),
+    "norms before the blocks": (cuda.pack_attention, PLAIN._replace(keeps_sum=True)),
+    "with a gate or without GELU": (
+        cuda.pack_feed_forward,
+        FeedForward(None, Linear(None, None), None, "gelu", NO_NORM, False),
+    ),
+    "a gate or without GELU": (cuda.pack_feed_forward, FeedForward(None, None, None, "silu", NO_NORM, False)),
+    "pooling 'mean'": (cuda.pack_head, Head("mean", ())),
+    "a head with Norm": (cuda.pack_head, Head("first", (NO_NORM,))),
+    "a head with tanh": (cuda.pack_head, Head("first", ("tanh",))),
+    "feed-forward blocks with 'silu'": (cpu.pack_feed_forward, BLOCK._replace(activation="silu")),
+}
+
+
+@pytest.mark.parametrize("what", LACKING)
+def test_what_a_backend_lacks_it_refuses_by_name_before_it_packs_anything(what):
+    pack, record = LACKING[what]
+    with pytest.raises(NotImplementedError, match=what):
+        pack(record, "float32")
 
 
 @pytest.mark.parametrize("backend", [cpu, cuda, reference])

@@ -449,6 +449,15 @@ def test_a_pickle_for_other_instructions_is_refused(backend, monkeypatch):
         pickle.loads(content)
 
 
+def test_a_model_that_a_backend_does_not_compute_is_refused_by_name(backend, monkeypatch):
+    def refuse(record, precision):
+        raise NotImplementedError("a head of clay")
+
+    monkeypatch.setattr(backend, "pack_head", refuse)
+    with pytest.raises(BackendError, match="backend 'reference': found a model that needs a head of clay, expected"):
+        make_scorer(backend)
+
+
 def test_a_model_in_gpu_memory_is_not_pickled(backend):
     backend.PICKLES = False
     scorer = make_scorer(backend)

@@ -34,6 +34,12 @@ def test_the_extra_is_missing(machine):
         CrossEncoder(device="cuda")
 
 
+def test_kernels_that_cannot_be_imported_are_an_error_and_no_reason_to_compute_with_numpy(machine):
+    machine.setitem(sys.modules, "numbert.kernels.cuda.blocks", None)
+    with pytest.raises(BackendError, match=r"device 'cuda': numba\.cuda cannot be imported .*install numbert\[cuda\]"):
+        CrossEncoder(device="cuda")
+
+
 def test_the_compiler_is_missing(machine):
     machine.setattr(availability, "_has_compiler", lambda: False)
     with pytest.raises(BackendError, match=r"libNVVM\) is not installed; pip install"):

@@ -142,7 +142,7 @@ def pack_feed_forward(feed_forward: FeedForward, precision: str) -> FeedForwardW
         When the activation is another than "gelu".
     """
     if feed_forward.activation != "gelu":
-        raise NotImplementedError(f"feed-forward blocks with {feed_forward.activation!r}, only with 'gelu'")
+        raise NotImplementedError(f"feed-forward blocks with {feed_forward.activation!r}")
     return FeedForwardWeights(
         pack_linear(feed_forward.up, precision),
         None if feed_forward.gate is None else pack_linear(feed_forward.gate, precision),

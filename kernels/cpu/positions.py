@@ -48,6 +48,7 @@ def pack_positions(positions: Positions) -> Positions:
 
 def turn_rows(x: Any, at: int, width: int, places: Any, positions: Positions) -> None:
     """Turn queries or keys of a head, rows of `width` numbers from flat position `at` on, each by its place."""
+    raise NotImplementedError
 
 
 def add_distance_scores(scores: Any, at: int, length: int, head: int, place: int, rule: ScoreRule) -> float:

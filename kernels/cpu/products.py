@@ -18,10 +18,12 @@ from .view import View
 
 def begin_tiles(layer: Any) -> None:
     """Make ready for `multiply`."""
+    raise NotImplementedError
 
 
 def end_tiles(layer: Any) -> None:
     """Undo `begin_tiles`."""
+    raise NotImplementedError
 
 
 def rows_in_tile(layer: Any) -> int:
@@ -36,6 +38,7 @@ def prepare(a: View, rows: int, layer: Any, operand: Operand) -> View:
 
 def multiply(a: View, operand: Operand, row: int, rows: int, layer: Any, panel: int, c: View) -> None:
     """Write one tile of a @ weight.T + bias: `rows` rows from `row` on of what `prepare` returned, and one panel."""
+    raise NotImplementedError
 
 
 _ON_AMX = (Bfloat16Linear, TwoPartLinear, Int8Linear) if ISA.amx else ()
