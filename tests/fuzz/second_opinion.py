@@ -203,8 +203,13 @@ def read_sizes(config: dict[str, Any], *, has_head: bool) -> dict[str, Any]:
         "first": 0 if padding is None else padding + 1, "labels": read_labels(config) if has_head else 0,
         "embedding": number("embedding_size") if family == "electra" else hidden,
         "buckets": number("relative_attention_num_buckets", 32) if family == "mpnet" else 0,
-        **(read_rules(config) if modern else {}),
+        **(read_rules(config if has_head else _without_head(config)) if modern else {}),
     }  # fmt: skip
+
+
+def _without_head(config: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what says something of a head: it means nothing where modules are the head."""
+    return {key: value for key, value in config.items() if not key.startswith("classifier_")}
 
 
 def read_labels(config: dict[str, Any]) -> int:
