@@ -15,12 +15,12 @@ from numbert.kernels.cpu.float32 import tile
 from numbert.kernels.cpu.isa import LANES, TILE_ROWS, TILE_WIDTH
 from numbert.kernels.cpu.jit import kernel
 from numbert.kernels.cpu.linear import ROW_BLOCK
-from numbert.kernels.cpu.packing import pack_linear, pack_norm
+from numbert.kernels.cpu.packing import PackedFeedForward, PackedLinear, pack_linear, pack_norm
 from numbert.kernels.cpu.panels import aligned_empty, fill_up
 from numbert.kernels.cpu.positions import ScoreRule
 from numbert.kernels.cpu.rounding import Operand
 from numbert.kernels.cpu.simd import load, store
-from numbert.kernels.cpu.vector_math import exp, gelu, tanh
+from numbert.kernels.cpu.vector_math import GELU, exp, gelu, tanh
 from numbert.kernels.cpu.view import View
 from numbert.kernels.parameters import FeedForward, Linear, Norm, Stream
 from numbert.kernels.reference import blocks as reference
@@ -119,7 +119,7 @@ def _linear_cases(model: str, c: int, f: int, heads: int) -> list[Case]:
     return [
         _project_heads_case(model, c, heads),
         _rows_case(model, "linear_rows", linear.linear_rows, lambda x: x, c, f),
-        _rows_case(model, "gelu_linear_rows", linear.gelu_linear_rows, reference.gelu, f, c),
+        _rows_case(model, "activated_linear_rows, GELU", _gelu_rows, reference.gelu, f, c),
         _residual_case(model, c),
         _feed_forward_case(model, c, f),
     ]
@@ -157,6 +157,10 @@ def _rows_case(
     return Case(f"{model}: {name}, {inputs} to {outputs}", "FLOP", 2.0 * ROW_BLOCK * inputs * outputs, run, error)
 
 
+def _gelu_rows(x: Array, first: int, rows: int, layer: PackedLinear, operand: Operand, out: Array) -> None:
+    linear.activated_linear_rows(x, first, rows, layer, GELU, operand, out)
+
+
 def _residual_case(model: str, c: int) -> Case:
     layer, norm, a, given = _linear(c, c), _layer_norm(c), _normal(TOKENS, c), _normal(TOKENS, c)
     packed, packed_norm = pack_linear(layer, "float32"), pack_norm(norm)
@@ -175,11 +179,11 @@ def _residual_case(model: str, c: int) -> Case:
 
 def _feed_forward_case(model: str, c: int, f: int) -> Case:
     up, down, norm, given = _linear(f, c), _linear(c, f), _layer_norm(c), _normal(TOKENS, c)
-    packed = (pack_linear(up, "float32"), None, pack_linear(down, "float32"), pack_norm(norm))
+    packed = PackedFeedForward(pack_linear(up, "float32"), None, pack_linear(down, "float32"), GELU, pack_norm(norm))
     x, hidden, product = fill_up(given, *given.shape), aligned_empty(ROW_BLOCK, f), aligned_empty(ROW_BLOCK, c)
 
     def run() -> None:
-        linear.feed_forward(Stream(x, x), *packed, UNUSED, hidden, product)
+        linear.feed_forward(Stream(x, x), packed, None, UNUSED, hidden, product)
 
     def error() -> float:
         x[...] = given
@@ -198,7 +202,7 @@ def _attention_case(model: str, c: int, heads: int, length: int) -> Case:
     query, key_value = _normal(heads, tokens, width), _normal(2 * heads, tokens + TILE_WIDTH, width)
     offsets, context = np.arange(count + 1, dtype=int64) * length, aligned_empty(tokens, c)
     positions = np.zeros(count, int64)
-    scratch = aligned_empty(scratch_size(length, width))
+    scratch = aligned_empty(scratch_size(length, width, rule.positions))
 
     def run() -> None:
         attend(query, offsets, positions, key_value, offsets, rule, scratch, context)

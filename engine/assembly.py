@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from ..kernels.parameters import (
     Attention,
+    Convolution,
+    Disentangled,
     DistanceBias,
     Embedding,
     FeedForward,
@@ -18,8 +20,8 @@ from ..kernels.parameters import (
     Residual,
     Step,
 )
-from ..kernels.positions import bucket_of_distance, rotary_tables
-from ..loaders.spec import HeadStep, LayerRule, LinearStep, ModelSpec, NormStep, ResidualStep
+from ..kernels.positions import alibi_table, bucket_of_distance, rotary_tables, row_of_distance
+from ..loaders.spec import DistanceRows, HeadStep, LayerRule, LinearStep, ModelSpec, NormStep, ResidualStep
 from .backend import Backend
 from .encoder import Encoder, Layer
 
@@ -43,14 +45,20 @@ def assemble(
     }
 
     def layer(i: int) -> Layer:
-        rule = spec.layers[i]
-        attention = _attention(spec, f"layers.{i}.attention", rule, weights, rules[rule])
+        rule, name = spec.layers[i], f"layers.{i}.attention"
+        positions = rules[rule]
+        if distances is not None:
+            positions = ops.pack_positions(_disentangled(spec, distances, name, weights), precision)
+        attention = _attention(spec, name, rule, weights, positions)
         feed_forward = _feed_forward(spec, f"layers.{i}.feed_forward", weights)
         return Layer(ops.pack_attention(attention, precision), ops.pack_feed_forward(feed_forward, precision))
 
-    layers = tuple(do_all(layer, range(spec.num_layers)))
+    distances = None if spec.distance_rows is None else _distances(spec, spec.distance_rows, weights)
+    layers = tuple(do_all(layer, range(spec.layers_with_weights or spec.num_layers)))
+    every = tuple(layers[spec.weights_of_layer(i)] for i in range(spec.num_layers))
+    convolution = None if spec.convolution is None else ops.pack_convolution(_convolution(spec, weights), precision)
     head = ops.pack_head(Head(spec.pooling, tuple(_step(step, weights) for step in spec.head)), precision)
-    return Encoder(embedding, layers, head, spec.pooling)
+    return Encoder(embedding, every, convolution, head, spec.pooling)
 
 
 def _linear(name: str, weights: Weights) -> Linear:
@@ -67,22 +75,75 @@ def _embedding(spec: ModelSpec, weights: Weights) -> Embedding:
         weights.get("embedding.position"),
         weights.get("embedding.token_type"),
         _norm("embedding.norm", spec.norm_eps, weights),
-        _linear("projection", weights) if spec.embedding_size != spec.hidden_size else None,
+        _linear("projection", weights) if spec.projection is not None else None,
+        projects_first=spec.projection == "before",
     )
 
 
 def _positions(spec: ModelSpec, rule: LayerRule, weights: Weights) -> Positions:
     if rule.theta is not None:
-        return rotary_tables(spec.usable_length, spec.hidden_size // spec.num_heads, rule.theta)
+        return rotary_tables(spec.usable_length, spec.hidden_size // spec.num_heads, rule.theta, rule.slower)
+    if spec.alibi:
+        return alibi_table(spec.usable_length, spec.num_heads)
     if spec.relative_buckets:
         buckets = bucket_of_distance(spec.usable_length, spec.relative_buckets)  # (2P-1,)
         return DistanceBias(weights["relative_bias"][buckets].T)
     return None
 
 
+def _distances(spec: ModelSpec, rule: DistanceRows, weights: Weights) -> NDArray[np.float64]:
+    """Return the vector of each row of distances, which the tables of all layers are made of: (R, C)."""
+    rows: NDArray[np.float64] = weights["distances"].astype(np.float64)
+    if not rule.normed:
+        return rows
+    norm = _norm("distances.norm", spec.norm_eps, weights)
+    centred = rows - rows.mean(axis=1, keepdims=True)
+    deviation = np.sqrt((centred * centred).mean(axis=1, keepdims=True) + norm.eps)
+    normed: NDArray[np.float64] = centred / deviation * norm.gain
+    return normed if norm.bias is None else normed + norm.bias
+
+
+def _disentangled(spec: ModelSpec, distances: NDArray[np.float64], name: str, weights: Weights) -> Positions:
+    """Make the tables of a layer; in float64, so that they are rounded once.
+
+    The bias of what queries meet is left out: it adds the same number to all scores of a query, and cancels.
+    """
+    rule = spec.distance_rows
+    if rule is None or not rule.kinds:
+        return None
+    key, query = ("key", "query") if rule.shared else ("distance_key", "distance_query")
+
+    def table(layer: Linear, bias: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        rows = distances @ layer.weight.T.astype(np.float64) + (0 if bias is None else bias)  # (R, H*D)
+        by_head = rows.reshape(len(rows), spec.num_heads, -1).transpose(1, 0, 2)
+        return np.ascontiguousarray(by_head, np.float32)
+
+    for_key = _linear(f"{name}.{key}", weights) if "c2p" in rule.kinds else None
+    for_query = _linear(f"{name}.{query}", weights) if "p2c" in rule.kinds else None
+    return Disentangled(
+        None if for_key is None else table(for_key, None),
+        None if for_query is None else table(for_query, for_query.bias),
+        row_of_distance(spec.usable_length, rule.span, rule.buckets, rule.farthest),
+    )
+
+
+def _convolution(spec: ModelSpec, weights: Weights) -> Convolution:
+    """Lay the weights of a convolution's taps side by side, and those of groups in a matrix of zeros: (C, W*C)."""
+    assert spec.convolution is not None
+    c, groups, width = spec.hidden_size, spec.convolution.groups, spec.convolution.width
+    part = c // groups
+    weight = np.zeros((groups, part, width, groups, part), np.float32)
+    stored = weights["convolution.weight"].reshape(groups, part, part, width)  # group, output, input, tap
+    for group in range(groups):
+        weight[group, :, :, group] = stored[group].transpose(0, 2, 1)
+    layer = Linear(weight.reshape(c, width * c), weights["convolution.bias"])
+    norm = _norm("convolution.norm", spec.norm_eps, weights)
+    return Convolution(layer, spec.convolution.activation, norm, keeps_sum=spec.pre_norm)
+
+
 def _attention(spec: ModelSpec, name: str, rule: LayerRule, weights: Weights, positions: Positions) -> Attention:
     query, key, value, output = (_linear(f"{name}.{part}", weights) for part in ("query", "key", "value", "output"))
-    scale = 1 / math.sqrt(spec.hidden_size / spec.num_heads)
+    scale = 1 / math.sqrt(spec.hidden_size / spec.num_heads * spec.score_terms)
     norm = _norm(f"{name}.norm", spec.norm_eps, weights)
     return Attention(
         query, key, value, output, norm, spec.num_heads, scale, positions, rule.reach, keeps_sum=spec.pre_norm
@@ -94,7 +155,7 @@ def _feed_forward(spec: ModelSpec, name: str, weights: Weights) -> FeedForward:
         _linear(f"{name}.up", weights),
         _linear(f"{name}.gate", weights) if spec.gated else None,
         _linear(f"{name}.down", weights),
-        "gelu",
+        spec.activation,
         _norm(f"{name}.norm", spec.norm_eps, weights),
         keeps_sum=spec.pre_norm,
     )

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from numpy import int32, int64
 from numpy.typing import NDArray
 
-from ..kernels.parameters import Attention, Embedding, FeedForward, Head, Positions
+from ..kernels.parameters import Attention, Convolution, Embedding, FeedForward, Head, Positions
 from .errors import BackendError, InputError, InputTypeError
 
 logger = logging.getLogger("numbert")
@@ -55,6 +55,9 @@ class Backend(Protocol):
     def pack_feed_forward(self, feed_forward: FeedForward, precision: str) -> Any:
         """Prepare the weights of a feed-forward block."""
 
+    def pack_convolution(self, convolution: Convolution, precision: str) -> Any:
+        """Prepare the weights of a convolution."""
+
     def pack_head(self, head: Head, precision: str) -> Any:
         """Prepare the weights of the head."""
 
@@ -70,6 +73,12 @@ class Backend(Protocol):
         self, ids: NDArray[int32], type_ids: NDArray[int32], position_ids: NDArray[int32], weights: Any, workspace: Any
     ) -> Any:
         """Look up the tokens: a stream of (T, C)."""
+
+    def convolve(self, stream: Any, offsets: NDArray[int64], weights: Any, workspace: Any) -> Any:
+        """Mix the embeddings of neighbours: what is added to the first layer's result by `add_convolved`."""
+
+    def add_convolved(self, stream: Any, change: Any, weights: Any, workspace: Any) -> Any:
+        """Add what `convolve` returned to a stream, and normalise."""
 
     def attention_block(
         self, stream: Any, offsets: NDArray[int64], weights: Any, rows: NDArray[int64] | None, workspace: Any

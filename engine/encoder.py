@@ -32,6 +32,7 @@ class Encoder(NamedTuple):
 
     embedding: Any
     layers: tuple[Layer, ...]
+    convolution: Any  # None: there is none
     head: Any
     pooling: str
 
@@ -43,9 +44,14 @@ def forward(encoder: Encoder, tokens: TokenBatch, ops: Backend, workspace: Any) 
     Numbers beyond the dtype become infinite or NaN and reach the logits, where the caller looks for them.
     """
     stream = ops.embedding(tokens.ids, tokens.type_ids, tokens.position_ids, encoder.embedding, workspace)  # (T, C)
+    convolution, mixed = encoder.convolution, None
+    if convolution is not None:
+        mixed = ops.convolve(stream, tokens.offsets, convolution, workspace)
     for layer in encoder.layers[:-1]:
         stream = ops.attention_block(stream, tokens.offsets, layer.attention, None, workspace)  # (T, C)
         stream = ops.feed_forward_block(stream, layer.feed_forward, workspace)  # (T, C)
+        if mixed is not None:  # behind the first layer
+            stream, mixed = ops.add_convolved(stream, mixed, convolution, workspace), None
     last, pick = encoder.layers[-1], POOLED_ROWS.get(encoder.pooling)
     rows = pick(tokens.offsets) if pick else None
     stream = ops.attention_block(stream, tokens.offsets, last.attention, rows, workspace)  # (B, C), or (T, C)

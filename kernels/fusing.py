@@ -1,7 +1,7 @@
 """Biases of attention that change no result but for rounding, and vanish at load; heads filled up to whole tiles.
 
 - That of the keys adds the same number to all scores of a query, and softmax does not see it. Only where keys are
-  turned by their place, it is another number for each key, and must stay.
+  turned by their place, or meet the row of a distance, it is another number for each key, and must stay.
 - The rows of softmax sum to 1, so that of the values passes through attention unchanged: it is folded into the bias of
   the output layer. That holds for every rule of positions.
 """
@@ -10,7 +10,7 @@ import numpy as np
 from numpy import float32
 from numpy.typing import NDArray
 
-from .parameters import Attention, Linear, Rotary
+from .parameters import Attention, Disentangled, Linear, Rotary
 
 
 def drop_key_bias(attention: Attention) -> Attention:
@@ -18,7 +18,8 @@ def drop_key_bias(attention: Attention) -> Attention:
 
     Then adding it would do harm: a large one would take the digits of all scores before softmax takes it off again.
     """
-    if isinstance(attention.positions, Rotary):
+    rule = attention.positions
+    if isinstance(rule, Rotary) or (isinstance(rule, Disentangled) and rule.query_table is not None):
         return attention
     return attention._replace(key=attention.key._replace(bias=None))
 
@@ -56,16 +57,16 @@ def fill_up_heads(attention: Attention, unit: int) -> Attention:
 
 def _fill_up_outputs(layer: Linear, parts: int, full: int) -> Linear:
     """Fill up each of the parts of a layer's rows to `full` of them."""
-    weight = _fill_up_parts(layer.weight, parts, full)
-    return Linear(weight, None if layer.bias is None else _fill_up_parts(layer.bias, parts, full))
+    weight = fill_up_parts(layer.weight, parts, full)
+    return Linear(weight, None if layer.bias is None else fill_up_parts(layer.bias, parts, full))
 
 
 def _fill_up_inputs(layer: Linear, parts: int, full: int) -> Linear:
     """Fill up each of the parts of a layer's columns."""
-    return Linear(np.ascontiguousarray(_fill_up_parts(layer.weight.T, parts, full).T), layer.bias)
+    return Linear(np.ascontiguousarray(fill_up_parts(layer.weight.T, parts, full).T), layer.bias)
 
 
-def _fill_up_parts(array: NDArray[float32], parts: int, full: int) -> NDArray[float32]:
+def fill_up_parts(array: NDArray[float32], parts: int, full: int) -> NDArray[float32]:
     """Fill up each of the parts of the first axis with zeros to a length of `full`."""
     split = array.reshape(parts, len(array) // parts, *array.shape[1:])
     filled = np.zeros((parts, full, *array.shape[1:]), float32)

@@ -12,7 +12,7 @@ in ModernBERT's (pre-norm, `keeps_sum`) the sum runs on beside them, through the
 
 from typing import Any, NamedTuple
 
-from numpy import float32, floating
+from numpy import float32, floating, int64
 from numpy.typing import NDArray
 
 Floats = NDArray[floating[Any]]
@@ -57,17 +57,31 @@ class Rotary(NamedTuple):
     sine: Floats  # (P, D/2)
 
 
-Positions = DistanceBias | Rotary | None  # None: positions are in the embeddings only
+class Disentangled(NamedTuple):
+    """A rule of positions: content meets distance. Tables are constants of each layer.
+
+    To the product of a query and a key, that of the query with a row for the distance to the key is added, and that of
+    the key with a row for the same distance; the sum is scaled. Source: P. He et al., "DeBERTa: Decoding-enhanced BERT
+    with Disentangled Attention" (2021), section 3.1.
+    """
+
+    key_table: Floats | None  # (H, R, D): what queries meet ("c2p")
+    query_table: Floats | None  # (H, R, D): what keys meet ("p2c")
+    rows: NDArray[int64]  # (2P-1,): row of each distance from query to key; the middle one is distance 0
+
+
+Positions = DistanceBias | Rotary | Disentangled | None  # None: positions are in the embeddings only
 
 
 class Embedding(NamedTuple):
-    """What turns ids into vectors: a row of each table, added up, normalised, projected."""
+    """What turns ids into vectors: a row of each table, added up, normalised and projected, or the other way round."""
 
     word: NDArray[float32]  # (vocabulary, E)
     position: NDArray[float32] | None  # (P, E)
     token_type: NDArray[float32] | None  # (token types, E)
     norm: Norm
-    projection: Linear | None  # (C, E), where embeddings do not have the hidden size
+    projection: Linear | None  # (C, E)
+    projects_first: bool  # before the norm
 
 
 class Attention(NamedTuple):
@@ -91,7 +105,16 @@ class FeedForward(NamedTuple):
     up: Linear  # (F, C)
     gate: Linear | None  # (F, C)
     down: Linear  # (C, F)
-    activation: str  # "gelu"
+    activation: str  # "gelu", "gelu_tanh", "relu", "silu", "tanh" or "sigmoid"
+    norm: Norm
+    keeps_sum: bool
+
+
+class Convolution(NamedTuple):
+    """What mixes embeddings of neighbours behind the first layer: norm(x + activation(layer(embeddings around x)))."""
+
+    layer: Linear  # (C, W*C): the vectors of W tokens side by side, with the token itself in the middle
+    activation: str
     norm: Norm
     keeps_sum: bool
 
@@ -103,8 +126,7 @@ class Residual(NamedTuple):
     shortcut: Linear | None
 
 
-# A string is the name of a function of each number ("tanh", "gelu", "relu", "silu", "sigmoid"), or "normalize", which
-# brings rows to length 1.
+# A string is the name of a function of each number, as in `FeedForward`, or "normalize", which brings rows to length 1.
 Step = Linear | Norm | Residual | str
 
 

@@ -16,4 +16,6 @@ NAMES: Names = {
 
 def read_spec(config: Config) -> ModelSpec:
     """Check a config.json."""
-    return read_sizes(config, embedding_size=config.integer("embedding_size"), head_activation="gelu")
+    width = config.integer("embedding_size")
+    projection = None if width == config.values.get("hidden_size") else "after"
+    return read_sizes(config, embedding_size=width, projection=projection, head_activation="gelu")

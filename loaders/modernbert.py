@@ -9,7 +9,7 @@ configuration of transformers.
 from typing import Any
 
 from .names import Names
-from .spec import Biases, Config, LayerRule, LinearStep, ModelSpec, NormStep, read_common_sizes
+from .spec import ATTENTION, FEED_FORWARD, NORMS, Config, LayerRule, LinearStep, ModelSpec, NormStep, read_common_sizes
 
 ARCHITECTURES = {"modernbert": "ModernBertForSequenceClassification"}
 IGNORED = ("decoder.",)  # the head of pre-training
@@ -34,15 +34,12 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 # Keys of the bases of the rates in older files, and what they are where no file says anything
 OLD_THETAS = {FULL: ("global_rope_theta", 160_000.0), SLIDING: ("local_rope_theta", 10_000.0)}
 POOLING = {"cls": "first", "mean": "mean"}
-ACTIVATIONS = ("gelu", "relu", "silu", "tanh", "sigmoid")
 SMALLEST_THETA = 1e-30  # below it, rates leave float32
 LARGEST_TABLE = 1 << 22  # angles: the files hold no table of positions that would bound them
 
 
 def read_spec(config: Config) -> ModelSpec:
     """Check a config.json."""
-    config.require("hidden_activation", "gelu", ("gelu",), "the exact GELU is the only activation implemented")
-    config.require("classifier_activation", "gelu", ACTIVATIONS, "the activations that are implemented")
     config.require("classifier_pooling", "cls", tuple(POOLING), "the poolings that transformers has")
     sizes = read_common_sizes(config)
     width = sizes["hidden_size"] // sizes["num_heads"]
@@ -53,8 +50,9 @@ def read_spec(config: Config) -> ModelSpec:
         expected = f"at most {2 * LARGEST_TABLE // width} with heads of {width}"
         raise config.error("max_position_embeddings", sizes["max_positions"], expected)
     eps = config.number("norm_eps", 1e-5, low=0, high=1e-2)
-    biases = Biases(*(config.flag(key, False) for key in ("attention_bias", "mlp_bias", "norm_bias")))
-    hidden, activation = sizes["hidden_size"], config.values.get("classifier_activation", "gelu")
+    switches = {"attention_bias": ATTENTION, "mlp_bias": FEED_FORWARD, "norm_bias": NORMS}
+    without = [part for key, parts in switches.items() if not config.flag(key, False) for part in parts]
+    hidden = sizes["hidden_size"]
     return ModelSpec(
         **sizes,
         num_token_types=0,
@@ -63,15 +61,16 @@ def read_spec(config: Config) -> ModelSpec:
         layers=_layers(config),
         head=(
             LinearStep("head.dense", hidden, hidden, config.flag("classifier_bias", False)),
-            activation,
-            NormStep("head.norm", hidden, eps, biases.norms),
+            config.activation("classifier_activation", "gelu"),
+            NormStep("head.norm", hidden, eps, bias=config.flag("norm_bias", False)),
             LinearStep("head.output", hidden, sizes["num_labels"], bias=True),
         ),
         pooling=POOLING[config.values.get("classifier_pooling", "cls")],
         has_position_table=False,
         pre_norm=True,
         gated=True,
-        biases=biases,
+        activation=config.activation("hidden_activation", "gelu"),
+        without_bias=frozenset(without),
     )
 
 

@@ -1,11 +1,13 @@
 """From a spec to the tensors that must be there: the canonical name of each, its name in the file, and its shape.
 
-A family's file has a dict from canonical names to its own, both without the ".weight" and ".bias" at the end:
+A family's file has a dict from canonical names to its own:
 
     "layers.{i}.attention.query": "model.layers.{i}.attn.Wqkv[0/3]"
 
 {i} is the number of a layer, {next} the one after it; a canonical name with {last} is for the last layer, where it goes
-before that with {i}. [0/3] is the first third of a tensor's rows.
+before that with {i}. Where layers with weights are in groups, {group} and {inner} are the numbers of the group, and of
+the layer in it. [0/3] is the first third of a tensor's rows; [0/3 of heads] the first third of the rows of each head.
+Names are without the ".weight" and ".bias" at the end, unless the file has others: then "..query.bias" has its own.
 """
 
 import re
@@ -15,7 +17,7 @@ from typing import NamedTuple
 from .spec import HeadStep, LinearStep, ModelSpec, NormStep, ResidualStep
 
 Names = Mapping[str, str]
-ROWS = re.compile(r"\[(\d+)/(\d+)\]$")
+ROWS = re.compile(r"\[(\d+)/(\d+)( of heads)?\]$")
 
 
 class Source(NamedTuple):
@@ -24,7 +26,8 @@ class Source(NamedTuple):
     name: str
     shape: tuple[int, ...]  # of the whole tensor in the file
     part: int = 0
-    parts: int = 1  # equal ones, into which its rows are divided
+    parts: int = 1  # equal ones, into which its rows are divided, or those of each of
+    groups: int = 1  # that lie one after the other
 
 
 TensorTable = dict[str, Source]  # by canonical name
@@ -32,23 +35,21 @@ TensorTable = dict[str, Source]  # by canonical name
 
 def tensor_table(spec: ModelSpec, names: Names) -> TensorTable:
     """Return every tensor that a model needs of the file with its encoder, and of its head what has a name there."""
-    table: TensorTable = {}
-    rows = {
-        "word": spec.vocab_size,
-        "position": spec.max_positions if spec.has_position_table else 0,
-        "token_type": spec.num_token_types,
-    }
-    for part, count in rows.items():
-        if count:
-            table[f"embedding.{part}"] = Source(f"{names[f'embedding.{part}']}.weight", (count, spec.embedding_size))
+    table = _embedding_table(spec, names)
     if spec.relative_buckets:
         table["relative_bias"] = Source(f"{names['relative_bias']}.weight", (spec.relative_buckets, spec.num_heads))
-    table |= _with_bias("embedding.norm", names["embedding.norm"], (spec.embedding_size,), spec.biases.norms)
-    if spec.embedding_size != spec.hidden_size:
-        table |= _with_bias("projection", names["projection"], (spec.hidden_size, spec.embedding_size), True)
-    for i in range(spec.num_layers):
-        for part, shape, bias in _layer_parts(spec):
-            table |= _with_bias(f"layers.{i}.{part}", _name_in_layer(names, part, i, spec.num_layers), shape, bias)
+    if spec.distance_rows is not None:
+        rows = (2 * spec.distance_rows.span, spec.hidden_size)
+        table["distances"] = Source(f"{names['distances']}.weight", rows)
+        if spec.distance_rows.normed:
+            table |= _with_bias("distances.norm", names["distances.norm"], (spec.hidden_size,), True)
+    for i in range(spec.layers_with_weights or spec.num_layers):
+        table |= _layer_table(spec, names, i)
+    if spec.convolution is not None:
+        c, width, groups = spec.hidden_size, spec.convolution.width, spec.convolution.groups
+        table["convolution.weight"] = Source(f"{names['convolution']}.weight", (c, c // groups, width))
+        table["convolution.bias"] = Source(f"{names['convolution']}.bias", (c,))
+        table |= _with_bias("convolution.norm", names["convolution.norm"], (c,), True)
     for step in tensors_of_head(spec.head):
         if step.name in names:
             table |= step_table(step, names[step.name])
@@ -83,31 +84,61 @@ def step_table(step: LinearStep | NormStep, name: str) -> TensorTable:
     return _with_bias(step.name, name, shape, step.bias)
 
 
-def _layer_parts(spec: ModelSpec) -> Iterator[tuple[str, tuple[int, ...], bool]]:
-    """Yield name, shape and whether there is a bias, of what each layer has."""
-    c, f, biases = spec.hidden_size, spec.intermediate_size, spec.biases
+def _embedding_table(spec: ModelSpec, names: Names) -> TensorTable:
+    table: TensorTable = {}
+    rows = {
+        "word": spec.vocab_size,
+        "position": spec.max_positions if spec.has_position_table else 0,
+        "token_type": spec.num_token_types,
+    }
+    for part, count in rows.items():
+        if count:
+            table[f"embedding.{part}"] = Source(f"{names[f'embedding.{part}']}.weight", (count, spec.embedding_size))
+    width = spec.hidden_size if spec.projection == "before" else spec.embedding_size
+    table |= _with_bias("embedding.norm", names["embedding.norm"], (width,), "embedding.norm" not in spec.without_bias)
+    if spec.projection is not None:
+        bias = "projection" not in spec.without_bias
+        table |= _with_bias("projection", names["projection"], (spec.hidden_size, spec.embedding_size), bias)
+    return table
+
+
+def _layer_table(spec: ModelSpec, names: Names, i: int) -> TensorTable:
+    group, inner = divmod(i, spec.layers_in_group)
+    place = {"i": i, "next": i + 1, "group": group, "inner": inner}
+    table: TensorTable = {}
+    for part, shape in _layer_parts(spec):
+        last = names.get(f"layers.{{last}}.{part}") if i == spec.num_layers - 1 else None
+        pattern, ours = f"layers.{{i}}.{part}", f"layers.{i}.{part}"
+        theirs = (last or names[pattern]).format(**place)
+        table |= _with_bias(ours, theirs, shape, part not in spec.without_bias, spec.num_heads)
+        if f"{ours}.bias" in table and f"{pattern}.bias" in names:
+            table[f"{ours}.bias"] = Source(names[f"{pattern}.bias"].format(**place), shape[:1])
+    return table
+
+
+def _layer_parts(spec: ModelSpec) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield name and shape of what each layer has."""
+    c, f = spec.hidden_size, spec.intermediate_size
     for part in ("query", "key", "value", "output"):
-        yield f"attention.{part}", (c, c), biases.attention
-    yield "attention.norm", (c,), biases.norms
+        yield f"attention.{part}", (c, c)
+    if spec.distance_rows is not None and not spec.distance_rows.shared:
+        for kind, part in (("c2p", "distance_key"), ("p2c", "distance_query")):
+            if kind in spec.distance_rows.kinds:
+                yield f"attention.{part}", (c, c)
+    yield "attention.norm", (c,)
     for part in ("up", "gate") if spec.gated else ("up",):
-        yield f"feed_forward.{part}", (f, c), biases.feed_forward
-    yield "feed_forward.down", (c, f), biases.feed_forward
-    yield "feed_forward.norm", (c,), biases.norms
+        yield f"feed_forward.{part}", (f, c)
+    yield "feed_forward.down", (c, f)
+    yield "feed_forward.norm", (c,)
 
 
-def _name_in_layer(names: Names, part: str, i: int, num_layers: int) -> str:
-    pattern = names[f"layers.{{i}}.{part}"]
-    if i == num_layers - 1:
-        pattern = names.get(f"layers.{{last}}.{part}", pattern)
-    return pattern.format(i=i, next=i + 1)
-
-
-def _with_bias(ours: str, theirs: str, shape: tuple[int, ...], bias: bool) -> TensorTable:
+def _with_bias(ours: str, theirs: str, shape: tuple[int, ...], bias: bool, heads: int = 1) -> TensorTable:
     """Return the tensors of a linear layer, whose shape has two sizes, or of a norm, whose shape has one."""
     match = ROWS.search(theirs)
-    part, parts = (int(match[1]), int(match[2])) if match else (0, 1)
+    part, parts, groups = (int(match[1]), int(match[2]), heads if match[3] else 1) if match else (0, 1, 1)
     name, whole = ROWS.sub("", theirs), (shape[0] * parts, *shape[1:])
-    table = {f"{ours}.{'weight' if len(shape) == 2 else 'gain'}": Source(f"{name}.weight", whole, part, parts)}
+    kind = "weight" if len(shape) == 2 else "gain"
+    table = {f"{ours}.{kind}": Source(f"{name}.weight", whole, part, parts, groups)}
     if bias:
-        table[f"{ours}.bias"] = Source(f"{name}.bias", whole[:1], part, parts)
+        table[f"{ours}.bias"] = Source(f"{name}.bias", whole[:1], part, parts, groups)
     return table

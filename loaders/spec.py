@@ -20,17 +20,45 @@ class LayerRule(NamedTuple):
 
     theta: float | None = None  # base of the rates by which queries and keys turn; None: they do not
     reach: tuple[int, int] | None = None  # tokens before and after itself that a token sees; None: all
+    slower: float = 1.0  # what all rates are divided by
 
 
-class Biases(NamedTuple):
-    """Which parts of all layers have biases."""
+class DistanceRows(NamedTuple):
+    """DeBERTa's rule: a table has a row for each distance, or for each bucket of distances, up to a span."""
 
-    attention: bool = True
-    feed_forward: bool = True
-    norms: bool = True  # also that of the embeddings
+    kinds: tuple[str, ...]  # "c2p": a query meets the row of the distance to a key; "p2c": a key that to a query
+    span: int  # rows are for -span to span - 1
+    buckets: int  # tell distances apart, half of them singly; 0: each has a row of its own
+    farthest: int  # distance at which the last bucket begins
+    normed: bool  # there is a norm over the rows
+    shared: bool  # rows go through the layers of the queries and keys themselves; else there are layers for them
 
 
-ALL_BIASES = Biases()
+class ConvolutionRule(NamedTuple):
+    """What mixes each token's embedding with its neighbours', behind the first layer."""
+
+    width: int  # tokens; odd
+    groups: int
+    activation: str
+
+
+# Layers and norms of all transformer layers that have biases or not: canonical names without the number of the layer.
+QUERY_KEY_VALUE = ("attention.query", "attention.key", "attention.value")
+ATTENTION = (*QUERY_KEY_VALUE, "attention.output")
+FEED_FORWARD = ("feed_forward.up", "feed_forward.gate", "feed_forward.down")
+NORMS = ("embedding.norm", "attention.norm", "feed_forward.norm")
+# What checkpoints call the activations of kernels/parameters.py
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+    "tanh": "tanh",
+    "sigmoid": "sigmoid",
+}
 
 
 class LinearStep(NamedTuple):
@@ -74,22 +102,39 @@ class ModelSpec:
     num_token_types: int  # 0: the model has none
     norm_eps: float
     num_labels: int
-    embedding_size: int  # of the tables; a linear layer leads to C where it differs
+    embedding_size: int  # of the tables
     layers: tuple[LayerRule, ...]
     head: tuple[HeadStep, ...]
     pooling: str = "first"  # of a pair's rows, before the first step of the head
     has_position_table: bool = True
     first_position: int = 0  # row of the first token
     pad_token_id: int | None = None  # set: a literal padding token in a text takes this row, and no place in the count
-    relative_buckets: int = 0  # distances that attention tells apart; 0: none
+    projection: str | None = None  # a linear layer from the embedding size to C, "before" or "after" the norm
+    relative_buckets: int = 0  # distances for which attention has a bias; 0: none
+    alibi: bool = False  # attention has a bias that falls linearly with the distance
+    distance_rows: DistanceRows | None = None
+    score_terms: int = 1  # products of which a score is the sum: its scale is 1 / sqrt(D * terms)
     pre_norm: bool = False  # the sum of a block is kept beside what its norm makes of it
     gated: bool = False  # feed-forward blocks have a gate
-    biases: Biases = ALL_BIASES
+    activation: str = "gelu"  # of feed-forward blocks
+    without_bias: frozenset[str] = frozenset()  # parts of all layers, by names as in ATTENTION
+    convolution: ConvolutionRule | None = None
+    layers_with_weights: int | None = None  # fewer layers than there are have weights; None: each its own
+    layers_in_group: int = 1  # of those with weights; a group is gone through again and again before the next one
 
     @property
     def num_layers(self) -> int:
         """Layers of the encoder."""
         return len(self.layers)
+
+    def weights_of_layer(self, layer: int) -> int:
+        """Return the number of the layer whose weights a layer has."""
+        if self.layers_with_weights is None:
+            return layer
+        groups = self.layers_with_weights // self.layers_in_group
+        turn, inner = divmod(layer, self.layers_in_group)
+        turns = self.num_layers // self.layers_in_group
+        return int(turn / (turns / groups)) * self.layers_in_group + inner
 
     @property
     def usable_length(self) -> int:
@@ -153,6 +198,11 @@ class Config:
             expected = " or ".join(repr(choice) for choice in allowed)
             raise self.error(key, value, f"{expected} ({why})")
 
+    def activation(self, key: str, default: str) -> str:
+        """Return the name that an activation has here."""
+        self.require(key, default, tuple(ACTIVATIONS), "the activations that are implemented")
+        return ACTIVATIONS[self.values.get(key, default)]
+
     def error(self, key: str, found: Any, expected: str) -> ConfigError:
         """Make the error for a key."""
         return ConfigError(
@@ -206,18 +256,19 @@ def read_sizes(config: Config, **rules: Any) -> ModelSpec:
     ----------
     config : Config
     **rules
-        Fields of `ModelSpec` that the family decides, and "head_activation", between the two layers of the head; all
-        others are read.
+        Fields of `ModelSpec` that the family decides; "head_activation", between the two layers of the head; and
+        "positions", the position_embedding_type, if that is not "absolute". All others are read.
 
     Raises
     ------
     ConfigError
         When a size is impossible or a rule is asked for that numbert does not compute.
     """
-    config.require("hidden_act", "gelu", ("gelu",), "the exact GELU is the only activation implemented")
-    positions = "relative and ALiBi positions are not implemented"
-    config.require("position_embedding_type", "absolute", ("absolute", None), positions)
+    positions = rules.pop("positions", "absolute")
+    why = "models of this family have no other rule of positions"
+    config.require("position_embedding_type", positions, (positions, None), why)
     sizes = {
+        "activation": config.activation("hidden_act", "gelu"),
         **read_common_sizes(config),
         "norm_eps": config.number("layer_norm_eps", 1e-12, low=0, high=1e-2),
         "layers": (LayerRule(),) * config.integer("num_hidden_layers", high=1024),

@@ -30,7 +30,7 @@ class Weights(Mapping[str, NDArray[float32]]):
 
     def __getitem__(self, name: str) -> NDArray[float32]:
         tensor, source = self._tensors[name]
-        return _read(tensor, source.part, source.parts)
+        return _read(tensor, source)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
@@ -147,28 +147,39 @@ def _check_tensor(tensor: StoredTensor, shape: tuple[int, ...]) -> None:
         )
 
 
-def _read(tensor: StoredTensor, part: int, parts: int) -> NDArray[float32]:
-    """Read one of the equal parts of a tensor's rows, and widen it to float32."""
-    rows = tensor.shape[0] // parts
+def _read(tensor: StoredTensor, source: Source) -> NDArray[float32]:
+    """Read the rows that are asked for of a tensor, and widen them to float32."""
+    rows = tensor.shape[0] // source.parts
+    if source.groups == 1:
+        return _widen(tensor, _read_rows(tensor, source.part * rows, rows), source.part * rows)
+    every = _widen(tensor, _read_rows(tensor, 0, tensor.shape[0]), 0)
+    grouped = every.reshape(source.groups, source.parts, -1, *tensor.shape[1:])
+    return np.ascontiguousarray(grouped[:, source.part]).reshape(rows, *tensor.shape[1:])
+
+
+def _read_rows(tensor: StoredTensor, first: int, rows: int) -> NDArray[np.generic]:
     raw = np.empty((rows, *tensor.shape[1:]), STORED_DTYPES[tensor.dtype])
-    count = tensor.file.read_into(raw.reshape(-1).view(np.uint8).data, tensor.start + part * raw.nbytes)
+    start = tensor.start + first * math.prod(tensor.shape[1:]) * raw.itemsize
+    count = tensor.file.read_into(raw.reshape(-1).view(np.uint8).data, start)
     if count != raw.nbytes:
         raise WeightsError(
             f"{tensor.place}: found {count} bytes, expected {raw.nbytes}: the file was cut; download it again"
         )
-    values = _widen(raw, tensor.dtype)
+    return raw
+
+
+def _widen(tensor: StoredTensor, raw: NDArray[np.generic], first: int) -> NDArray[float32]:
+    """Widen rows of a tensor, from `first` on, to float32."""
+    if tensor.dtype == "BF16":  # the upper half of a float32, which NumPy has no name for
+        values = (raw.astype(np.uint32) << np.uint32(16)).view(float32)
+    else:
+        values = raw.astype(float32, copy=False)
     with np.errstate(all="ignore"):
         total = values.sum()
     if not np.isfinite(total) and not np.isfinite(values).all():  # a sum is quick, and finite almost always
         at = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
-        place = (part * rows + at[0], *at[1:])
+        place = (first + at[0], *at[1:])
         raise WeightsError(
             f"{tensor.place}: found {values[at]} at {place}, expected finite numbers; the model is damaged"
         )
     return values
-
-
-def _widen(raw: NDArray[np.generic], dtype: str) -> NDArray[float32]:
-    if dtype == "BF16":  # the upper half of a float32, which NumPy has no name for
-        return (raw.astype(np.uint32) << np.uint32(16)).view(float32)
-    return raw.astype(float32, copy=False)

@@ -5,24 +5,40 @@ from typing import Any
 
 import numpy as np
 from numbert.engine.tokenization import TokenBatch
-from numbert.loaders import bert
+from numbert.loaders import deberta
 from numbert.loaders.names import Names, tensor_table
-from numbert.loaders.spec import Biases, LayerRule, LinearStep, ModelSpec, NormStep, two_layers
+from numbert.loaders.spec import (
+    ATTENTION,
+    FEED_FORWARD,
+    NORMS,
+    DistanceRows,
+    LayerRule,
+    LinearStep,
+    ModelSpec,
+    NormStep,
+    two_layers,
+)
 
 NAMES: Names = {  # of whatever a spec can have; there is no file in which they would be
-    **bert.NAMES,
+    **deberta.NAMES,
     "relative_bias": "relative_bias",
     "layers.{i}.feed_forward.gate": "gate.{i}",
     "head.norm": "head.norm",
     "head.shortcut": "head.shortcut",
 }
 LONGEST = 64
+WITHOUT_BIAS = frozenset({*ATTENTION, *FEED_FORWARD, *NORMS})
 
 
 def make_spec(hidden: int, heads: int, inner: int, layers: int, labels: int, **rules: Any) -> ModelSpec:
     """Return the sizes of a model of BERT's kind, but for the rules that are given."""
-    settings = {"layers": (LayerRule(),) * layers, "head": two_layers(hidden, "tanh", labels), **rules}
-    return ModelSpec("bert", 97, hidden, heads, inner, LONGEST, 2, 1e-12, labels, hidden, **settings)
+    settings = {
+        "layers": (LayerRule(),) * layers,
+        "head": two_layers(hidden, "tanh", labels),
+        "embedding_size": hidden,
+        **rules,
+    }
+    return ModelSpec("bert", 97, hidden, heads, inner, LONGEST, 2, 1e-12, labels, **settings)
 
 
 def make_modern_spec(hidden: int, heads: int, inner: int, layers: int, labels: int, **rules: Any) -> ModelSpec:
@@ -39,10 +55,19 @@ def make_modern_spec(hidden: int, heads: int, inner: int, layers: int, labels: i
         "has_position_table": False,
         "pre_norm": True,
         "gated": True,
-        "biases": Biases(False, False, False),
+        "without_bias": WITHOUT_BIAS,
         **rules,
     }
     return ModelSpec("modernbert", 97, hidden, heads, inner, LONGEST, 0, 1e-5, labels, hidden, **settings)
+
+
+def make_disentangled_spec(
+    *kinds: str, shared: bool = True, width: int = 48, heads: int = 3, **rules: Any
+) -> ModelSpec:
+    """Return the sizes of a model of DeBERTa's kind, whose buckets hold several distances each from 4 on."""
+    rows = DistanceRows(kinds, 8, 8, 40, normed=True, shared=shared)
+    settings = {"distance_rows": rows, "score_terms": 1 + len(kinds), "has_position_table": False, **rules}
+    return make_spec(width, heads, 97, 3, 2, **settings)
 
 
 def random_weights(rng, spec: ModelSpec) -> dict[str, np.ndarray]:
@@ -50,7 +75,7 @@ def random_weights(rng, spec: ModelSpec) -> dict[str, np.ndarray]:
     weights = {}
     for name, source in tensor_table(spec, NAMES).items():
         shape = source.shape
-        scale = 1 / math.sqrt(shape[-1]) if len(shape) == 2 and "embedding" not in name else 1.0
+        scale = 1 / math.sqrt(math.prod(shape[1:])) if len(shape) > 1 and "embedding" not in name else 1.0
         weights[name] = (rng.standard_normal(shape) * scale).astype(np.float32)
     return weights
 

@@ -12,13 +12,33 @@ from numbert.engine.assembly import assemble
 from numbert.engine.backend import Backend
 from numbert.engine.encoder import forward
 from numbert.kernels.cpu import blocks as cpu
+from numbert.kernels.cpu.disentangled import BLOCK
 from numbert.kernels.cpu.panels import round_up
+from numbert.kernels.cpu.vector_math import ACTIVATIONS
 from numbert.kernels.cuda import blocks as cuda
-from numbert.kernels.parameters import Attention, Embedding, FeedForward, Head, Linear, Norm, Rotary, Stream
+from numbert.kernels.parameters import (
+    Attention,
+    Convolution,
+    Disentangled,
+    Embedding,
+    FeedForward,
+    Head,
+    Linear,
+    Norm,
+    Rotary,
+    Stream,
+)
 from numbert.kernels.positions import rotary_tables
 from numbert.kernels.reference import blocks as reference
-from numbert.loaders.spec import ALL_BIASES, Biases, LayerRule, LinearStep, NormStep, ResidualStep, two_layers
-from random_models import make_modern_spec, make_spec, random_batch, random_weights
+from numbert.loaders.spec import ConvolutionRule, LayerRule, LinearStep, NormStep, ResidualStep, two_layers
+from random_models import (
+    WITHOUT_BIAS,
+    make_disentangled_spec,
+    make_modern_spec,
+    make_spec,
+    random_batch,
+    random_weights,
+)
 
 POOLINGS = ("first", "last", "mean", "max", "mean_sqrt", "weighted_mean")
 SIZES = [(312, 12, 100, 2, 3), (48, 3, 97, 1, 1), (384, 12, 1536, 2, 1), (10, 5, 3, 3, 7), (128, 2, 64, 2, 2)]
@@ -117,13 +137,13 @@ def test_cpu_equals_reference_for_each_head_and_pooling(rng, head, pooling):
     check_against_reference(rng, spec, [31, 33, 16, 64, 5])
 
 
-@pytest.mark.parametrize("biases", [ALL_BIASES, Biases(False, False, False)])
+@pytest.mark.parametrize("without_bias", [frozenset(), WITHOUT_BIAS])
 @pytest.mark.parametrize("reach", [None, (0, 0), (5, 5), (2, 7)])
 @pytest.mark.parametrize("heads", [1, 2, 5])  # heads of 40, 20 and 8, of which some are filled up
 @pytest.mark.parametrize("lengths", [[1, 2, 3], [31, 33, 16, 64, 5]])
-def test_cpu_equals_reference_for_turned_heads_windows_and_gates(rng, heads, lengths, reach, biases):
+def test_cpu_equals_reference_for_turned_heads_windows_and_gates(rng, heads, lengths, reach, without_bias):
     layers = (LayerRule(100.0, reach), LayerRule(10_000.0, None), LayerRule(100.0, reach))
-    spec = make_modern_spec(40, heads, 97, 3, 2, biases=biases)
+    spec = make_modern_spec(40, heads, 97, 3, 2, without_bias=without_bias)
     check_against_reference(rng, replace(spec, layers=layers), lengths)
 
 
@@ -134,6 +154,43 @@ def check_against_reference(rng, spec, lengths):
     assert fast.shape == exact.shape == (len(lengths), spec.num_labels)
     # Logits are of size 1 to 3; gates multiply errors: never seen more than 1e-5 away.
     np.testing.assert_allclose(fast, exact, atol=5e-5)
+
+
+@pytest.mark.parametrize("kinds", [("c2p", "p2c"), ("c2p",), ("p2c",), ()])
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize(("width", "heads"), [(48, 3), (40, 5)])  # heads of 16, and of 8, which are filled up
+def test_cpu_equals_reference_for_contents_that_meet_distances(rng, kinds, shared, width, heads):
+    spec = make_disentangled_spec(*kinds, shared=shared, width=width, heads=heads)
+    check_against_reference(rng, spec, [1, 2, 31, 33, 16, 64, 5])
+
+
+def test_cpu_equals_reference_for_more_queries_than_keys_meet_at_once(rng):
+    spec = replace(make_disentangled_spec("c2p", "p2c"), max_positions=2 * BLOCK + 50)
+    check_against_reference(rng, spec, [2 * BLOCK + 50, BLOCK, 3, BLOCK + 1])
+
+
+GROUPED = ConvolutionRule(5, 4, "gelu_tanh")
+CONVOLUTION = ConvolutionRule(3, 1, "tanh")
+OTHER_RULES = {
+    "ALiBi, 5 heads": make_spec(40, 5, 97, 3, 2, alibi=True, has_position_table=False),
+    "turned, with biases and norms behind": replace(
+        make_spec(48, 3, 97, 2, 2), layers=(LayerRule(50.0, None, 1.3),) * 2
+    ),
+    "convolution of 3": make_disentangled_spec("c2p", convolution=CONVOLUTION),
+    "convolution of 5 in groups": make_disentangled_spec(convolution=GROUPED, width=40, heads=5),
+    "projection before the norm": make_spec(48, 3, 97, 2, 2, embedding_size=21, projection="before"),
+    "projection behind the norm": make_spec(48, 3, 97, 2, 2, embedding_size=21, projection="after"),
+    "projection to the same size": make_spec(48, 3, 97, 2, 2, projection="after"),
+    "shared layers": make_spec(48, 3, 97, 4, 2, layers_with_weights=2, layers_in_group=1),
+    **{f"feed-forward with {name}": make_spec(48, 3, 97, 2, 2, activation=name) for name in ACTIVATIONS},
+    **{f"gate with {name}": make_spec(48, 3, 97, 2, 2, activation=name, gated=True) for name in ("silu", "relu")},
+    **{f"head with {name}": make_spec(48, 3, 97, 2, 2, head=two_layers(48, name, 2)) for name in ACTIVATIONS},
+}
+
+
+@pytest.mark.parametrize("rules", OTHER_RULES)
+def test_cpu_equals_reference_for_each_rule_of_a_family(rng, rules):
+    check_against_reference(rng, OTHER_RULES[rules], [31, 33, 16, 64, 5, 1])
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("high", 1e-3), ("bfloat16", 0.1), ("int8", 0.4)])
@@ -152,6 +209,7 @@ def test_lower_precision_stays_near_the_reference(rng, dtype, tolerance):
 RULES = {
     "plain": make_spec(48, 3, 97, 3, 2),
     "distances": make_spec(48, 3, 97, 3, 2, relative_buckets=8),  # scores depend on where in its pair a row stands
+    "content and distance": make_disentangled_spec("c2p", "p2c", convolution=CONVOLUTION),
     **{f"modern, {pooling}": make_modern_spec(48, 3, 97, 4, 2, pooling=pooling) for pooling in POOLINGS},
 }
 
@@ -204,12 +262,15 @@ def test_a_workspace_carries_nothing_from_one_shard_to_the_next(rng):
         assert (forward(encoder, batch, cpu, workspace) == expected).all()
 
 
+ONE = np.zeros((1, 1))
 NO_NORM = Norm(None, None, 1e-5)
 PLAIN = Attention(*[None] * 4, NO_NORM, 3, 0.25, None, None, keeps_sum=False)
-BLOCK = FeedForward(None, None, None, "gelu", NO_NORM, keeps_sum=False)
 LACKING = {
     "positions of the kind Rotary": (cuda.pack_positions, Rotary(None, None)),
-    "embeddings without positions": (cuda.pack_embedding, Embedding(np.zeros((1, 1)), None, None, NO_NORM, None)),
+    "embeddings without positions": (
+        cuda.pack_embedding,
+        Embedding(ONE, None, None, NO_NORM, None, False),
+    ),
     r"a window of \(5, 5\)": (cuda.pack_attention, PLAIN._replace(reach=(5, 5))),
     "norms before the blocks": (cuda.pack_attention, PLAIN._replace(keeps_sum=True)),
     "with a gate or without GELU": (
@@ -220,7 +281,12 @@ LACKING = {
     "pooling 'mean'": (cuda.pack_head, Head("mean", ())),
     "a head with Norm": (cuda.pack_head, Head("first", (NO_NORM,))),
     "a head with tanh": (cuda.pack_head, Head("first", ("tanh",))),
-    "feed-forward blocks with 'silu'": (cpu.pack_feed_forward, BLOCK._replace(activation="silu")),
+    "projected before": (
+        cuda.pack_embedding,
+        Embedding(ONE, ONE, None, NO_NORM, None, projects_first=True),
+    ),
+    "positions of the kind Disentangled": (cuda.pack_positions, Disentangled(None, None, None)),
+    "a convolution": (cuda.pack_convolution, Convolution(None, "tanh", NO_NORM, keeps_sum=False)),
 }
 
 
@@ -236,6 +302,8 @@ def test_backends_offer_the_same_blocks_with_the_same_parameters(backend):
     methods = [name for name in vars(Backend) if not name.startswith("_")]
     assert "attention_block" in methods
     assert isinstance(backend.LARGEST_SHARD, int)
+    if backend is cuda:  # which refuses the weights of these blocks
+        methods = [name for name in methods if "convolve" not in name]
     for name in methods:
         expected = list(inspect.signature(getattr(Backend, name)).parameters)[1:]  # without self
         assert list(inspect.signature(getattr(backend, name)).parameters) == expected, name

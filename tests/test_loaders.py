@@ -55,7 +55,7 @@ CONFIGS = [
     ({"layer_norm_eps": "small"}, "layer_norm_eps: found 'small'"),
     ({"model_type": "t5"}, "model_type: found 't5', expected one of"),
     ({"model_type": ["bert"]}, "model_type: found ['bert']"),
-    ({"hidden_act": "gelu_new"}, "hidden_act: found 'gelu_new', expected 'gelu'"),
+    ({"hidden_act": "mish"}, "hidden_act: found 'mish', expected 'gelu' or 'gelu_new' or"),
     ({"hidden_act": {"a": 1}}, "hidden_act: found {'a': 1}"),
     ({"position_embedding_type": "alibi"}, "position_embedding_type: found 'alibi', expected 'absolute'"),
     ({"is_decoder": True}, "is_decoder: found True"),

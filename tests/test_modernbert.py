@@ -7,7 +7,8 @@ from hostile_pairs import PAIRS
 from numbert import CrossEncoder
 from numbert.loaders.checkpoint import load_checkpoint
 from numbert.loaders.errors import ConfigError, WeightsError
-from numbert.loaders.spec import Biases, LayerRule
+from numbert.loaders.spec import LayerRule
+from random_models import WITHOUT_BIAS
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 SOME = PAIRS[:40]
@@ -24,8 +25,8 @@ def spec_of(folder):
 
 
 REFUSED = {
-    "hidden_activation": ("silu", "the exact GELU"),
-    "classifier_activation": ("gelu_new", "'gelu' or 'relu' or"),
+    "hidden_activation": ("mish", "'gelu' or 'gelu_new' or"),
+    "classifier_activation": ("mish", "'gelu' or 'gelu_new' or"),
     "classifier_pooling": ("max", "'cls' or 'mean'"),
     "head_dim": (7, "None or 14"),
     "num_attention_heads": (2, "heads of an even width"),  # of 21
@@ -100,11 +101,11 @@ def test_the_newer_spelling_goes_before_the_older(folder):
 
 def test_every_switch_is_read():
     spec = spec_of(GOLDENS / "modernbert-mean")
-    assert spec.biases == Biases(True, True, True)
+    assert spec.without_bias == frozenset()
     assert spec.pooling == "mean"
     assert spec.head[0].bias
     assert spec.head[1] == "relu"
-    assert spec_of(GOLDENS / "modernbert").biases == Biases(False, False, False)
+    assert spec_of(GOLDENS / "modernbert").without_bias == WITHOUT_BIAS
 
 
 def test_a_bias_that_the_switches_do_not_promise_is_refused(folder):

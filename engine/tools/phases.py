@@ -168,7 +168,7 @@ def useful_flop_of_phases(spec: ModelSpec, lengths: Sequence[int]) -> dict[str, 
         PHASES["feed_forward"]: 2.0 * (3 if spec.gated else 2) * c * f * rows,
         PHASES["take_steps"]: 2.0 * pairs * sum(math.prod(shape) for shape in _products_of_head(spec)),
     }
-    if spec.embedding_size != c:
+    if spec.projection is not None:
         flop[PHASES["linear_rows"]] = 2.0 * spec.embedding_size * c * tokens
     return flop
 

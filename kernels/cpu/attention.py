@@ -11,6 +11,9 @@ import numpy as np
 from numpy import float32, int64
 from numpy.typing import NDArray
 
+from ..parameters import Disentangled, Positions
+from . import disentangled
+from .disentangled import BLOCK, Tile, add_c2p, add_p2c, prepare_p2c
 from .float32 import tile
 from .isa import LANES, TILE_ROWS, TILE_WIDTH
 from .jit import inlined, kernel
@@ -77,10 +80,11 @@ def exponentiate_row(scores: Any, at: int, begin: int, first: int, last: int, st
     return reduce_add(total)
 
 
-def scratch_size(longest: int, width: int) -> int:
+def scratch_size(longest: int, width: int, positions: Positions) -> int:
     """Return the numbers that `attend` writes down meanwhile for pairs of up to `longest` tokens."""
     padded = round_up(longest)
-    return width * padded + TILE_ROWS * padded + TILE_ROWS
+    met = disentangled.scratch_size(padded) if isinstance(positions, Disentangled) else 0
+    return width * padded + TILE_ROWS * padded + TILE_ROWS + met
 
 
 @kernel
@@ -104,7 +108,7 @@ def attend(
     key_value : ndarray, shape (2H, T + TILE_WIDTH, D')
         Keys of all heads, then values; pair b is rows offsets[b] to offsets[b+1]. The rows after T are read, not used.
     rule : ScoreRule
-    scratch : ndarray, shape (scratch_size(longest pair, D'),)
+    scratch : ndarray, shape (scratch_size(longest pair, D', rule.positions),)
     context : ndarray, shape (queries, H*D')
         Its first row belongs to query_offsets[0].
     """
@@ -115,21 +119,31 @@ def attend(
             continue
         start, length = offsets[pair], offsets[pair + 1] - offsets[pair]
         padded = (length + TILE_WIDTH - 1) // TILE_WIDTH * TILE_WIDTH
-        # The scratch: keys in panels, then TILE_ROWS rows of scores, then the sum of each
+        # The scratch: keys in panels, then TILE_ROWS rows of scores, then the sum of each, then what distances add
         scores_at = width * padded
         sums_at = scores_at + TILE_ROWS * padded
+        met_at = sums_at + TILE_ROWS
+        first_row, end = query_offsets[pair], query_offsets[pair + 1]
         for head in range(heads):
             value_at = ((heads + head) * capacity + start) * width
-            transpose_keys(View(key_value, (head * capacity + start) * width, width), length, scratch)
-            for row in range(query_offsets[pair], query_offsets[pair + 1], TILE_ROWS):
-                rows = min(TILE_ROWS, query_offsets[pair + 1] - row)
-                place = query_places[pair] + row - query_offsets[pair]
+            head_keys = View(key_value, (head * capacity + start) * width, width)
+            transpose_keys(head_keys, length, scratch)
+            for row in range(first_row, end, TILE_ROWS):
+                rows = min(TILE_ROWS, end - row)
+                place = query_places[pair] + row - first_row
                 first_seen, stop = seen(rule.reach, place, place + rows - 1, length)
                 begin = first_seen // TILE_WIDTH * TILE_WIDTH
                 asked = View(query, (head * queries + row) * width, width)
+                in_block = (row - first_row) % BLOCK
+                if in_block == 0:
+                    block = Tile(asked, min(BLOCK, end - row), place, head, length, padded)
+                    prepare_p2c(head_keys, block, rule.positions, scratch, met_at)
                 for column in range(begin, stop, TILE_WIDTH):
                     keys, to = View(scratch, column * width, TILE_WIDTH), View(scratch, scores_at + column, padded)
                     tile(asked, rows, keys, width, View(ZEROS, 0, 0), to)
+                some = Tile(asked, rows, place, head, length, padded)
+                add_p2c(View(scratch, scores_at, padded), some, in_block, rule.positions, met_at)
+                add_c2p(View(scratch, scores_at, padded), some, rule.positions, met_at)
                 out_at = ((row - query_offsets[0]) * heads + head) * width
                 for i in range(rows):
                     at = scores_at + i * padded

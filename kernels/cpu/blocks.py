@@ -20,16 +20,36 @@ import numpy as np
 from numpy import float32, int32, int64
 from numpy.typing import NDArray
 
-from ..fusing import drop_key_bias, fill_up_heads, fold_value_bias
-from ..parameters import Attention, Embedding, FeedForward, Head, Linear, Positions, Rotary, Stream
+from ..fusing import drop_key_bias, fill_up_heads, fill_up_parts, fold_value_bias
+from ..parameters import Attention, Convolution, Embedding, FeedForward, Head, Linear, Positions, Rotary, Stream
 from . import cache, peak, positions
 from .attention import attend, scratch_size
-from .elementwise import embed
+from .elementwise import embed, normalize_rows
 from .head import PackedStep, output_width, pack_steps, pool, take_steps
 from .isa import ISA, TILE_WIDTH
-from .linear import ROW_BLOCK, feed_forward, linear_residual_norm, linear_rows, project_heads
-from .packing import PackedLinear, PackedNorm, fill_up, pack_float32, pack_linear, pack_norm, round_up, take_panels
+from .linear import (
+    ROW_BLOCK,
+    add_rows,
+    convolve_rows,
+    feed_forward,
+    linear_residual_norm,
+    linear_rows,
+    project_heads,
+)
+from .packing import (
+    PackedConvolution,
+    PackedFeedForward,
+    PackedLinear,
+    PackedNorm,
+    fill_up,
+    pack_float32,
+    pack_linear,
+    pack_norm,
+    round_up,
+    take_panels,
+)
 from .positions import ScoreRule
+from .vector_math import ACTIVATIONS
 from .workspace import Workspace, make_team
 
 Floats = NDArray[float32]
@@ -62,6 +82,7 @@ class EmbeddingWeights(NamedTuple):
     positions: int  # 0: none, and `place` has a row for each token type
     norm: PackedNorm
     projection: PackedLinear | None
+    projects_first: bool
 
 
 class AttentionWeights(NamedTuple):
@@ -73,15 +94,6 @@ class AttentionWeights(NamedTuple):
     heads: int
     rule: ScoreRule
     keeps_sum: bool
-
-
-class FeedForwardWeights(NamedTuple):
-    """Packed weights of a feed-forward block."""
-
-    up: PackedLinear  # (F', C')
-    gate: PackedLinear | None  # (F', C')
-    down: PackedLinear  # (C', F')
-    norm: PackedNorm
 
 
 class HeadWeights(NamedTuple):
@@ -112,6 +124,7 @@ def pack_embedding(embedding: Embedding, precision: str) -> EmbeddingWeights:
         0 if embedding.position is None else len(embedding.position),
         pack_norm(embedding.norm),
         None if embedding.projection is None else pack_float32(embedding.projection),
+        embedding.projects_first,
     )
 
 
@@ -133,22 +146,24 @@ def pack_attention(attention: Attention, precision: str) -> AttentionWeights:
     )
 
 
-def pack_feed_forward(feed_forward: FeedForward, precision: str) -> FeedForwardWeights:
-    """Pack the layers.
-
-    Raises
-    ------
-    NotImplementedError
-        When the activation is another than "gelu".
-    """
-    if feed_forward.activation != "gelu":
-        raise NotImplementedError(f"feed-forward blocks with {feed_forward.activation!r}")
-    return FeedForwardWeights(
+def pack_feed_forward(feed_forward: FeedForward, precision: str) -> PackedFeedForward:
+    """Pack the layers."""
+    return PackedFeedForward(
         pack_linear(feed_forward.up, precision),
         None if feed_forward.gate is None else pack_linear(feed_forward.gate, precision),
         pack_linear(feed_forward.down, precision),
+        ACTIVATIONS.index(feed_forward.activation),
         pack_norm(feed_forward.norm),
     )
+
+
+def pack_convolution(convolution: Convolution, precision: str) -> PackedConvolution:
+    """Pack the layer; the rows that it reads are filled up each for itself."""
+    weight, bias = convolution.layer
+    width = weight.shape[1] // len(weight)
+    filled = fill_up_parts(weight.T, width, round_up(len(weight))).T
+    layer = pack_linear(Linear(np.ascontiguousarray(filled), bias), precision)
+    return PackedConvolution(layer, width, ACTIVATIONS.index(convolution.activation), pack_norm(convolution.norm))
 
 
 def pack_head(head: Head, precision: str) -> HeadWeights:
@@ -170,11 +185,33 @@ def embedding(
     rows = slice(*workspace.rows_of(len(ids)))
     places = type_ids[rows] * int32(weights.positions) + position_ids[rows] if weights.positions else type_ids[rows]
     x = workspace.take("x", len(places), weights.word.shape[1])
-    embed(ids[rows], places, weights.word, weights.place, weights.norm, x)
+    norm = None if weights.projects_first else weights.norm
+    embed(ids[rows], places, weights.word, weights.place, norm, x)
     if weights.projection is not None:
         looked_up, x = x, workspace.take("projected", len(x), len(weights.projection.bias))
         linear_rows(looked_up, 0, len(x), weights.projection, workspace.operand(1), x)
+    if weights.projects_first:
+        normalize_rows(x, weights.norm, x)
     return Stream(x, x)
+
+
+def convolve(stream: Stream, offsets: NDArray[int64], weights: PackedConvolution, workspace: Workspace) -> Floats:
+    """Mix the embeddings of neighbours, which other members of the team may have: (T, C')."""
+    total, width = int(offsets[-1]), weights.width * stream.normed.shape[1]
+    first = workspace.rows_of(total)[0]
+    own = slice(first, first + len(stream.normed))
+    starts, stops = (np.repeat(ends, np.diff(offsets))[own] for ends in (offsets[:-1], offsets[1:]))
+    rows = workspace.share_rows(stream.normed, total)
+    beside, operand = workspace.take("beside", ROW_BLOCK, width), workspace.operand(width)
+    mixed = workspace.take("mixed", *stream.normed.shape)
+    convolve_rows(rows, starts, stops, first, weights, operand, beside, mixed)
+    return mixed
+
+
+def add_convolved(stream: Stream, change: Floats, weights: PackedConvolution, workspace: Workspace) -> Stream:
+    """Add what `convolve` returned to the sum and normalise, in place."""
+    add_rows(change, weights.norm, stream)
+    return stream
 
 
 def attention_block(
@@ -206,7 +243,7 @@ def attention_block(
         project_heads(stream.normed, places, take_panels(layer, 0, part), turn, heads, operand, query, 0)
     workspace.meet()
     context = workspace.take("context", len(stream.normed), heads * width)
-    scratch = workspace.take("scratch", scratch_size(int(np.diff(offsets).max()), width))
+    scratch = workspace.take("scratch", scratch_size(int(np.diff(offsets).max()), width, turn))
     attend(query, query_offsets, query_places, key_value, offsets, rule, scratch, context)
     # Behind the embedding, sum and normed are one array. From here on they are two, or writing the one would destroy
     # the other.
@@ -235,12 +272,12 @@ def _take_rows(stream: Stream, rows: NDArray[int64], keeps_sum: bool, workspace:
     return Stream(total, normed)
 
 
-def feed_forward_block(stream: Stream, weights: FeedForwardWeights, workspace: Workspace) -> Stream:
+def feed_forward_block(stream: Stream, weights: PackedFeedForward, workspace: Workspace) -> Stream:
     """Widen, bend, narrow, add to the sum and normalise, in place: shape of the stream."""
     hidden = workspace.take("hidden", ROW_BLOCK, len(weights.up.bias))
     product = workspace.take("product", ROW_BLOCK, stream.sum.shape[1])
     operand = workspace.operand(max(hidden.shape[1], product.shape[1]))  # for the rows of either
-    feed_forward(stream, weights.up, weights.gate, weights.down, weights.norm, operand, hidden, product)
+    feed_forward(stream, weights, weights.gate, operand, hidden, product)
     return stream
 
 

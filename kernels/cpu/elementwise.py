@@ -53,21 +53,22 @@ def embed(
     places: NDArray[int32],
     word: NDArray[float32],
     place: NDArray[float32],
-    norm: PackedNorm,
+    norm: PackedNorm | None,
     out: NDArray[float32],
 ) -> None:
-    """Write LayerNorm(word[ids[t]] + place[places[t]]) for each token.
+    """Write word[ids[t]] + place[places[t]] for each token, or LayerNorm of that.
 
-    word: (vocabulary, E'); place: (token types * positions, E'), their sums made at load; out: (T, C').
+    word: (vocabulary, E'); place: (token types * positions, E'), their sums made at load; out: (T, E').
     """
-    size = norm.gain.size
+    size = word.shape[1]
     for t in range(ids.size):
         total = splat(float32(0))
         for i in range(0, size, LANES):
             row = load(word, ids[t] * size + i) + load(place, places[t] * size + i)
             store(out, t * size + i, row)
             total = total + row
-        normalize_row(out, t * size, total, norm, out, t * size)
+        if norm is not None:
+            normalize_row(out, t * size, total, norm, out, t * size)
 
 
 @kernel

@@ -20,11 +20,9 @@ from .packing import PackedNorm, pack_norm
 from .panels import aligned_empty
 from .rounding import Operand
 from .simd import fma, keep_between, load, maximum, reduce_add, splat, store
-from .vector_math import gelu, relu, sigmoid, tanh
+from .vector_math import ACTIVATIONS, activate
 
 Floats = NDArray[float32]
-ACTIVATIONS = ("tanh", "gelu", "relu", "silu", "sigmoid")
-TANH, GELU, RELU, SILU, SIGMOID = range(len(ACTIVATIONS))
 POOLINGS = ("mean", "mean_sqrt", "weighted_mean", "max")
 MEAN, MEAN_SQRT, WEIGHTED_MEAN, MAX = range(len(POOLINGS))
 SHORTEST = 1e-12  # what shorter rows are divided by: torch.nn.functional.normalize's
@@ -157,16 +155,7 @@ def activate_rows(x: Floats, activation: int, out: Floats) -> None:
     for i in range(0, x.size, LANES):
         value = load(x, i)
         value = value + (value - value)
-        if activation == TANH:
-            store(out, i, tanh(value))
-        elif activation == GELU:
-            store(out, i, gelu(value))
-        elif activation == SILU:
-            store(out, i, value * sigmoid(value))
-        elif activation == SIGMOID:
-            store(out, i, sigmoid(value))
-        else:
-            store(out, i, relu(value))
+        store(out, i, activate(value, activation))
 
 
 @kernel

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from numba import config, njit
+from numba import config, njit, types
 from numba.core import event
 from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic as numba_intrinsic
@@ -54,6 +54,11 @@ def inlined(function: F) -> F:
 def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
     """Declare a function that emits LLVM instructions; constant arguments arrive as literals."""
     return numba_intrinsic(prefer_literal=True)(function)
+
+
+def is_record(kind: type, numba_type: Any) -> bool:
+    """Tell, while a kernel is compiled, whether it is given a record of this kind."""
+    return isinstance(numba_type, types.BaseNamedTuple) and numba_type.instance_class is kind
 
 
 class _Announcement(event.Listener):

@@ -13,12 +13,12 @@ from ..parameters import Positions, Stream
 from .elementwise import add_and_normalize
 from .isa import LANES, TILE_ROWS, TILE_WIDTH
 from .jit import kernel
-from .packing import PackedLinear, PackedNorm
+from .packing import PackedConvolution, PackedFeedForward, PackedLinear, PackedNorm
 from .positions import turn_rows
 from .products import begin_tiles, end_tiles, multiply, prepare, rows_in_tile
 from .rounding import Operand
-from .simd import load, store
-from .vector_math import gelu
+from .simd import load, splat, store
+from .vector_math import activate
 from .view import View
 
 ROW_BLOCK = 8 * TILE_ROWS  # 96 where AMX is: whole tiles of AMX too
@@ -72,8 +72,10 @@ def linear_rows(x: Any, first: int, rows: int, layer: PackedLinear, operand: Ope
 
 
 @kernel
-def gelu_linear_rows(x: Any, first: int, rows: int, layer: PackedLinear, operand: Operand, out: Any) -> None:
-    """Write gelu(x @ weight.T + bias), as `linear_rows`; each tile is bent while it is in the L1 cache."""
+def activated_linear_rows(
+    x: Any, first: int, rows: int, layer: PackedLinear, activation: int, operand: Operand, out: Any
+) -> None:
+    """Write activation(x @ weight.T + bias), as `linear_rows`; each tile is bent while it is in the L1 cache."""
     depth, width, step = x.shape[1], layer.bias.size, rows_in_tile(layer)
     a = prepare(View(x, first * depth, depth), rows, layer, operand)
     begin_tiles(layer)
@@ -84,7 +86,7 @@ def gelu_linear_rows(x: Any, first: int, rows: int, layer: PackedLinear, operand
             multiply(a, operand, row, count, layer, panel, View(out, at, width))
             for i in range(count):
                 for j in range(0, TILE_WIDTH, LANES):
-                    store(out, at + i * width + j, gelu(load(out, at + i * width + j)))
+                    store(out, at + i * width + j, activate(load(out, at + i * width + j), activation))
     end_tiles(layer)
 
 
@@ -108,6 +110,41 @@ def multiply_rows_into(
                     at = (row + i) * width + panel * TILE_WIDTH + j
                     store(out, at, load(out, at) * load(column, i * TILE_WIDTH + j))
     end_tiles(layer)
+
+
+@kernel
+def convolve_rows(
+    x: NDArray[float32],
+    starts: NDArray[int64],
+    stops: NDArray[int64],
+    first: int,
+    weights: PackedConvolution,
+    operand: Operand,
+    beside: NDArray[float32],
+    out: NDArray[float32],
+) -> None:
+    """Write activation(layer(rows around each row)) for the rows of x from `first` on; beyond their pair are zeros.
+
+    x: (T, C'); starts, stops: (rows,), of the pair of each row; beside: (ROW_BLOCK, W*C'), scratch; out: (rows, C').
+    """
+    width = x.shape[1]
+    taps = weights.width
+    for block in range(0, out.shape[0], ROW_BLOCK):
+        rows = min(ROW_BLOCK, out.shape[0] - block)
+        for i in range(rows):
+            for tap in range(taps):
+                row, at = first + block + i + tap - taps // 2, (i * taps + tap) * width
+                inside = starts[block + i] <= row and row < stops[block + i]
+                for j in range(0, width, LANES):
+                    store(beside, at + j, load(x, row * width + j) if inside else splat(float32(0)))
+        activated_linear_rows(beside, 0, rows, weights.layer, weights.activation, operand, out[block : block + rows])
+
+
+@kernel
+def add_rows(change: NDArray[float32], norm: PackedNorm, stream: Stream) -> None:
+    """Add rows to the sum, and write LayerNorm of that; change: (T, C'), like the stream."""
+    for at in range(0, change.size, change.shape[1]):
+        add_and_normalize(stream.sum, at, change, at, norm, stream.normed, at)
 
 
 @kernel
@@ -137,28 +174,27 @@ def linear_residual_norm(
 @kernel
 def feed_forward(
     stream: Stream,
-    up: PackedLinear,
+    weights: PackedFeedForward,
     gate: PackedLinear | None,
-    down: PackedLinear,
-    norm: PackedNorm,
     operand: Operand,
     hidden: NDArray[float32],
     product: NDArray[float32],
 ) -> None:
-    """Add down(gelu(up(x))), or down(gelu(gate(x)) * up(x)), to the sum, and write LayerNorm of that.
+    """Add down(activation(up(x))), or down(activation(gate(x)) * up(x)), to the sum, and write LayerNorm of that.
 
     x is what is normed in the stream, of (T, C'). The F-wide intermediate exists for one block of rows only.
+    gate: that of the weights, as a parameter of its own: only so Numba leaves out what there is not.
     operand, hidden (ROW_BLOCK, F'), product (ROW_BLOCK, C'): scratch.
     """
-    x, width = stream.normed, stream.normed.shape[1]
+    x, width, activation = stream.normed, stream.normed.shape[1], weights.activation
     for first in range(0, x.shape[0], ROW_BLOCK):
         rows = min(ROW_BLOCK, x.shape[0] - first)
         if gate is None:
-            gelu_linear_rows(x, first, rows, up, operand, hidden)
+            activated_linear_rows(x, first, rows, weights.up, activation, operand, hidden)
         else:
-            gelu_linear_rows(x, first, rows, gate, operand, hidden)
-            multiply_rows_into(x, first, rows, up, operand, product, hidden)  # product is not in use yet: lent
-        linear_rows(hidden, 0, rows, down, operand, product)
+            activated_linear_rows(x, first, rows, gate, activation, operand, hidden)
+            multiply_rows_into(x, first, rows, weights.up, operand, product, hidden)  # product is not in use yet: lent
+        linear_rows(hidden, 0, rows, weights.down, operand, product)
         for i in range(rows):
             at = (first + i) * width
-            add_and_normalize(stream.sum, at, product, i * width, norm, stream.normed, at)
+            add_and_normalize(stream.sum, at, product, i * width, weights.norm, stream.normed, at)

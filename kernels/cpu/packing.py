@@ -25,6 +25,25 @@ class PackedNorm(NamedTuple):
     width: int  # C
 
 
+class PackedFeedForward(NamedTuple):
+    """The layers of a feed-forward block."""
+
+    up: PackedLinear  # (F', C')
+    gate: PackedLinear | None  # (F', C')
+    down: PackedLinear  # (C', F')
+    activation: int  # place in ACTIVATIONS
+    norm: PackedNorm
+
+
+class PackedConvolution(NamedTuple):
+    """What mixes neighbours."""
+
+    layer: PackedLinear  # (C', W*C')
+    width: int  # W
+    activation: int
+    norm: PackedNorm
+
+
 def pack_linear(layer: Linear, precision: str) -> PackedLinear:
     """Fill up, round and reorder a weight (N, K) and its bias (N,).
 

@@ -11,8 +11,10 @@ from numba import types
 from numba.extending import overload
 from numpy import float32
 
-from ..parameters import DistanceBias, Positions, Rotary
+from ..parameters import Disentangled, DistanceBias, Positions, Rotary
+from .disentangled import pack_disentangled
 from .isa import LANES, TILE_WIDTH
+from .jit import is_record
 from .panels import fill_up, round_up
 from .simd import fma, load, splat, store
 
@@ -29,7 +31,7 @@ def pack_positions(positions: Positions) -> Positions:
     """Fill up the tables of a rule.
 
     Those of angles get D'/2 columns. Those of distances get columns that whole vectors may read beyond the longest
-    distance: (H, 2P - 1 + TILE_WIDTH).
+    distance: (H, 2P - 1 + TILE_WIDTH). Those of content and distance: see disentangled.py.
     """
     if isinstance(positions, Rotary):
         places, points = positions.cosine.shape
@@ -40,6 +42,8 @@ def pack_positions(positions: Positions) -> Positions:
     if isinstance(positions, DistanceBias):
         heads, columns = positions.table.shape
         return DistanceBias(fill_up(positions.table, heads, columns + TILE_WIDTH))
+    if isinstance(positions, Disentangled):
+        return pack_disentangled(positions)
     return positions
 
 
@@ -64,10 +68,6 @@ def seen(reach: tuple[int, int] | None, first: int, last: int, length: int) -> t
     raise NotImplementedError
 
 
-def _is(kind: Any, numba_type: Any) -> bool:
-    return isinstance(numba_type, types.BaseNamedTuple) and numba_type.instance_class is kind
-
-
 @overload(turn_rows)
 def _turn_rows(x: Any, at: int, width: int, places: Any, positions: Any) -> Any:
     def rotate(x: Any, at: int, width: int, places: Any, positions: Any) -> None:
@@ -83,7 +83,7 @@ def _turn_rows(x: Any, at: int, width: int, places: Any, positions: Any) -> Any:
     def nothing(x: Any, at: int, width: int, places: Any, positions: Any) -> None:
         pass
 
-    return rotate if _is(Rotary, positions) else nothing
+    return rotate if is_record(Rotary, positions) else nothing
 
 
 @overload(add_distance_scores)
@@ -101,7 +101,7 @@ def _add_distance_scores(scores: Any, at: int, length: int, head: int, place: in
         scale: float = rule.scale
         return scale
 
-    return add_bias if _is(DistanceBias, rule.types[1]) else nothing
+    return add_bias if is_record(DistanceBias, rule.types[1]) else nothing
 
 
 @overload(seen)

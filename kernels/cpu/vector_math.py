@@ -1,10 +1,29 @@
-"""exp, GELU and others of a vector: polynomials, and for tanh and the sigmoid a division.
+"""exp and the activations, of a vector: polynomials, and for tanh and the sigmoid a division.
 
 The errors stated are the largest against float64 over the whole useful range; tests/test_cpu_kernels.py holds them.
 """
 
 from .jit import inlined
 from .simd import Vector, absolute, fma, maximum, minimum, nearest, power_of_two, select_less
+
+ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu", "tanh", "sigmoid")
+GELU, GELU_TANH, RELU, SILU, TANH, SIGMOID = range(len(ACTIVATIONS))
+
+
+@inlined
+def activate(x: Vector, activation: int) -> Vector:
+    """Return the activation of each number; `activation` is its place in ACTIVATIONS."""
+    if activation == GELU:
+        return gelu(x)
+    if activation == GELU_TANH:
+        return x * sigmoid(fma(x * x, 0.0713548163, 1.59576912) * x)  # (1 + tanh(u)) / 2 is the sigmoid of 2u
+    if activation == RELU:
+        return relu(x)
+    if activation == SILU:
+        return x * sigmoid(x)
+    if activation == TANH:
+        return tanh(x)
+    return sigmoid(x)
 
 
 @inlined

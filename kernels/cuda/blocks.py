@@ -18,7 +18,7 @@ from numpy import float32, int32, int64
 from numpy.typing import NDArray
 
 from ..fusing import drop_key_bias, fill_up_heads, fold_value_bias
-from ..parameters import Attention, DistanceBias, Embedding, FeedForward, Head, Linear, Positions, Stream
+from ..parameters import Attention, Convolution, DistanceBias, Embedding, FeedForward, Head, Linear, Positions, Stream
 from .attention import QUERIES, make_attention
 from .elementwise import ROWS, THREADS, embed, gather, normalize
 from .fragments import WARP_COLUMNS, WARP_ROWS
@@ -138,6 +138,8 @@ def pack_embedding(embedding: Embedding, precision: str) -> EmbeddingWeights:
     word, width = embedding.word, round_up(embedding.word.shape[1])
     if embedding.position is None:
         raise NotImplementedError("embeddings without positions")
+    if embedding.projects_first:
+        raise NotImplementedError("embeddings that are projected before they are normalised")
     types = np.zeros((1, word.shape[1]), float32) if embedding.token_type is None else embedding.token_type
     place = (types[:, None] + embedding.position[None]).reshape(-1, word.shape[1])
     return EmbeddingWeights(
@@ -193,6 +195,17 @@ def pack_feed_forward(feed_forward: FeedForward, precision: str) -> FeedForwardW
     return FeedForwardWeights(
         pack_linear(feed_forward.up, precision), pack_linear(feed_forward.down, precision), pack_norm(feed_forward.norm)
     )
+
+
+def pack_convolution(convolution: Convolution, precision: str) -> None:
+    """Refuse a convolution.
+
+    Raises
+    ------
+    NotImplementedError
+        Always; so that no block follows to compute one.
+    """
+    raise NotImplementedError("a convolution behind the first layer")
 
 
 def pack_head(head: Head, precision: str) -> HeadWeights:

@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from ..fusing import drop_key_bias
 from ..parameters import (
     Attention,
+    Convolution,
+    Disentangled,
     DistanceBias,
     Embedding,
     FeedForward,
@@ -70,6 +72,12 @@ def gelu(x: Floats) -> Floats:
     return x * half * (1 + erf(x * math.sqrt(0.5)).astype(x.dtype))
 
 
+def gelu_tanh(x: Floats) -> Floats:
+    """Approximate GELU by a tanh, as the code of the first models had it."""
+    inner = math.sqrt(2 / math.pi) * (x + x.dtype.type(0.044715) * x * x * x)
+    return x * x.dtype.type(0.5) * (1 + np.tanh(inner))
+
+
 def relu(x: Floats) -> Floats:
     """Keep what is positive."""
     return np.maximum(x, 0)
@@ -101,6 +109,7 @@ SHORTEST = 1e-12  # what shorter rows are divided by: torch.nn.functional.normal
 ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
     "tanh": np.tanh,
     "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
     "relu": relu,
     "silu": silu,
     "sigmoid": sigmoid,
@@ -129,7 +138,7 @@ def describe() -> dict[str, str]:
 def _cast(part: Any, dtype: str) -> Any:
     """Give all arrays of a record, and of the records in it, another dtype."""
     if isinstance(part, np.ndarray):
-        return part.astype(dtype)
+        return part.astype(dtype) if part.dtype.kind == "f" else part
     if isinstance(part, tuple):
         parts = (_cast(inner, dtype) for inner in part)
         return type(part)(*parts) if hasattr(part, "_fields") else tuple(parts)
@@ -160,6 +169,12 @@ def pack_feed_forward(feed_forward: FeedForward, precision: str) -> FeedForward:
     return packed
 
 
+def pack_convolution(convolution: Convolution, precision: str) -> Convolution:
+    """Bring the weights of a convolution into the dtype of the computation."""
+    packed: Convolution = _cast(convolution, precision)
+    return packed
+
+
 def pack_head(head: Head, precision: str) -> Head:
     """Bring the weights of the head into the dtype of the computation."""
     packed: Head = _cast(head, precision)
@@ -181,7 +196,7 @@ def make_team(size: int) -> list[Workspace]:
 # ---- the blocks
 
 
-def add(stream: Stream, change: Floats, weights: Attention | FeedForward) -> Stream:
+def add(stream: Stream, change: Floats, weights: Attention | FeedForward | Convolution) -> Stream:
     """Add what a block has computed, and normalise."""
     total = stream.sum + change
     normed = layer_norm(total, weights.norm)
@@ -210,10 +225,34 @@ def embedding(
         x = x + weights.token_type[type_ids]
     if weights.position is not None:
         x = x + weights.position[position_ids]
+    if weights.projection is not None and weights.projects_first:
+        x = linear(x, weights.projection)  # (T, C)
     x = layer_norm(x, weights.norm)
-    if weights.projection is not None:
+    if weights.projection is not None and not weights.projects_first:
         x = linear(x, weights.projection)  # (T, C)
     return Stream(x, x)
+
+
+def convolve(stream: Stream, offsets: NDArray[int64], weights: Convolution, workspace: Workspace) -> Floats:
+    """Mix the embedding of each token with those of its neighbours in the pair, beyond whose ends there are zeros.
+
+    Returns
+    -------
+    ndarray, shape (T, C)
+        What is added to the first layer's result: see `add_convolved`.
+    """
+    around = weights.layer.weight.shape[1] // stream.normed.shape[1] // 2
+    mixed = []
+    for start, end in itertools.pairwise(offsets):
+        padded = np.pad(stream.normed[start:end], ((around, around), (0, 0)))
+        beside = [padded[tap : tap + end - start] for tap in range(2 * around + 1)]
+        mixed.append(linear(np.concatenate(beside, axis=1), weights.layer))  # (L, C)
+    return ACTIVATIONS[weights.activation](np.concatenate(mixed))
+
+
+def add_convolved(stream: Stream, change: Floats, weights: Convolution, workspace: Workspace) -> Stream:
+    """Add what `convolve` made of the embeddings, and normalise."""
+    return add(stream, change, weights)
 
 
 def attention_block(
@@ -249,8 +288,9 @@ def attention_block(
     for start, end in itertools.pairwise(offsets):
         pair, places = slice(start, end), np.arange(end - start)
         q, k = (turn(part[:, pair], places, weights.positions) for part in (query, key))
-        scores: Floats = q @ k.transpose(0, 2, 1) * query.dtype.type(weights.scale)  # (H, L, L)
-        scores = hide(scores + distance_scores(places, weights.positions), places, weights.reach)
+        products = q @ k.transpose(0, 2, 1) + disentangled_scores(q, k, places, weights.positions)  # (H, L, L)
+        scores: Floats = products * weights.scale + distance_scores(places, weights.positions)
+        scores = hide(scores, places, weights.reach)
         context[:, pair] = softmax(scores) @ value[:, pair]  # (H, L, D)
     gathered = context.transpose(1, 0, 2).reshape(len(stream.normed), -1)  # (T, H*D)
     block = add(stream, linear(gathered, weights.output), weights)
@@ -264,6 +304,20 @@ def turn(x: Floats, places: NDArray[int64], positions: Positions) -> Floats:
     first, second = np.split(x, 2, axis=-1)  # coordinates of D/2 points
     cosine, sine = positions.cosine[places], positions.sine[places]  # (L, D/2)
     return np.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
+
+
+def disentangled_scores(query: Floats, key: Floats, places: NDArray[int64], positions: Positions) -> Floats | int:
+    """Return what is added to the product of each query and key, both (H, L, D), before it is scaled: (H, L, L)."""
+    if not isinstance(positions, Disentangled):
+        return 0
+    distance = places[None, :] - places[:, None]  # from query to key
+    rows = np.broadcast_to(positions.rows[distance + len(positions.rows) // 2], (len(query), *distance.shape))
+    scores = np.zeros(rows.shape, query.dtype)
+    if positions.key_table is not None:
+        scores += np.take_along_axis(query @ positions.key_table.transpose(0, 2, 1), rows, axis=2)
+    if positions.query_table is not None:  # by key: each row of the table meets each key
+        scores += np.take_along_axis(positions.query_table @ key.transpose(0, 2, 1), rows, axis=1)
+    return scores
 
 
 def distance_scores(places: NDArray[int64], positions: Positions) -> Floats | int:
@@ -285,7 +339,8 @@ def hide(scores: Floats, places: NDArray[int64], reach: tuple[int, int] | None) 
 def feed_forward_block(stream: Stream, weights: FeedForward, workspace: Workspace) -> Stream:
     """Transform each token by itself: widen to F, bend with GELU, narrow to C; add to the sum and normalise.
 
-    With a gate, two layers widen, and the bent numbers of the gate are multiplied with the others.
+    GELU is BERT's; other models have other activations. With a gate, two layers widen, and the bent numbers of the gate
+    are multiplied with the others.
     """
     activation, wide = ACTIVATIONS[weights.activation], linear(stream.normed, weights.up)  # (T, F)
     hidden = activation(wide) if weights.gate is None else activation(linear(stream.normed, weights.gate)) * wide
