@@ -43,7 +43,7 @@ def write_random(folder: Path, name: str) -> None:
     model.save_pretrained(folder)
     tokenizer, settings = (json.loads((source / file).read_text("utf-8")) for file in TOKENIZER_FILES)
     settings["model_max_length"] = model.config.max_position_embeddings
-    if not hasattr(model.config, "type_vocab_size"):
+    if getattr(model.config, "type_vocab_size", 1) == 1:
         for piece in tokenizer["post_processor"]["pair"]:
             next(iter(piece.values()))["type_id"] = 0
     for file, content in zip(TOKENIZER_FILES, (tokenizer, settings), strict=True):
@@ -68,4 +68,58 @@ def _modernbert_base(transformers: Any, vocabulary: int) -> Any:
     return transformers.ModernBertForSequenceClassification(config)
 
 
-RANDOM = {"random-base": _bert_base, "random-modernbert": _modernbert_base}
+def _deberta_base(transformers: Any, vocabulary: int) -> Any:
+    """Make DeBERTa-v3-base, but for its vocabulary."""
+    config = transformers.DebertaV2Config(
+        vocab_size=vocabulary, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072,
+        max_position_embeddings=512, num_labels=1, initializer_range=WEIGHT_SPREAD, relative_attention=True,
+        position_buckets=256, share_att_key=True, norm_rel_ebd="layer_norm", pos_att_type=["p2c", "c2p"],
+        position_biased_input=False, type_vocab_size=0, layer_norm_eps=1e-7,
+    )  # fmt: skip
+    return transformers.DebertaV2ForSequenceClassification(config)
+
+
+def _gte_base(transformers: Any, vocabulary: int) -> Any:
+    """Make gte-multilingual-reranker-base, but for its vocabulary and the slower rates of its remote code."""
+    config = transformers.GteConfig(
+        vocab_size=vocabulary, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072,
+        max_position_embeddings=8192, num_labels=1, initializer_range=WEIGHT_SPREAD, type_vocab_size=1, pad_token_id=0,
+    )  # fmt: skip
+    return transformers.GteForSequenceClassification(config)
+
+
+def _nomic_base(transformers: Any, vocabulary: int) -> Any:
+    config = transformers.NomicBertConfig(
+        vocab_size=vocabulary, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072,
+        max_position_embeddings=2048, num_labels=1, initializer_range=WEIGHT_SPREAD,
+    )  # fmt: skip
+    return transformers.NomicBertForSequenceClassification(config)
+
+
+def _albert_base(transformers: Any, vocabulary: int) -> Any:
+    config = transformers.AlbertConfig(
+        vocab_size=vocabulary, embedding_size=128, hidden_size=768, num_hidden_layers=12, num_attention_heads=12,
+        intermediate_size=3072, max_position_embeddings=512, num_labels=1, initializer_range=WEIGHT_SPREAD,
+    )  # fmt: skip
+    return transformers.AlbertForSequenceClassification(config)
+
+
+def _bge_m3(transformers: Any, vocabulary: int) -> Any:
+    """Make bge-reranker-v2-m3, with all its rows of words."""
+    config = transformers.XLMRobertaConfig(
+        vocab_size=250_002, hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096,
+        max_position_embeddings=8194, num_labels=1, initializer_range=WEIGHT_SPREAD, type_vocab_size=1,
+        layer_norm_eps=1e-5,
+    )  # fmt: skip
+    return transformers.XLMRobertaForSequenceClassification(config)
+
+
+RANDOM = {
+    "random-base": _bert_base,
+    "random-modernbert": _modernbert_base,
+    "random-deberta": _deberta_base,
+    "random-gte": _gte_base,
+    "random-nomic": _nomic_base,
+    "random-albert": _albert_base,
+    "random-bge-m3": _bge_m3,
+}
