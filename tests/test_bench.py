@@ -20,8 +20,8 @@ from numbert.engine.tools.phases import (
     useful_flop_of_phases,
 )
 from numbert.kernels.cpu import blocks, peak
-from numbert.loaders.spec import LayerRule
-from random_models import make_modern_spec
+from numbert.loaders.spec import ConvolutionRule, LayerRule
+from random_models import make_disentangled_spec, make_modern_spec, make_spec
 
 NAMES = {*PHASES.values(), BETWEEN, REST}
 MANY, FEW = make_pairs(90, 30), make_pairs(4, 30)  # shards for each thread; one batch that the threads share
@@ -130,6 +130,16 @@ def test_operations_count_windows_gates_and_poolings_by_hand():
     first = replace(spec, pooling="first")  # one row has queries, output and feed-forward in the last layer
     saved = (length - 1) * 2 * (2 * c * c + 3 * c * f) + 2 * 2 * c * (keys - length * length - 2)
     assert useful_flop(first, length) == 2 * layer + 2 * 2 * c * keys + head - saved
+
+
+def test_operations_count_contents_that_meet_distances_and_a_convolution_by_hand():
+    plain, c, length = make_spec(48, 3, 97, 3, 2), 48, 10
+    queries = 2 * length + 1  # of the last layer, one
+    for kinds in (("c2p",), ("c2p", "p2c")):
+        spec = make_disentangled_spec(*kinds, convolution=ConvolutionRule(3, 4, "tanh"))
+        more = 2 * len(kinds) * c * queries * length + 2 * length * c * (c // 4) * 3
+        assert useful_flop(spec, length) == useful_flop(plain, length) + more
+        assert set(useful_flop_of_phases(spec, [length])) <= set(PHASES.values())
 
 
 def test_the_chains_of_the_peak_are_computed():

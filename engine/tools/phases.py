@@ -30,6 +30,9 @@ PHASES = {
     "lay_out": "batching",
     "embed": "embedding",
     "linear_rows": "embedding projection",
+    "normalize_rows": "embedding projection",
+    "convolve_rows": "convolution, residual, norm",
+    "add_rows": "convolution, residual, norm",
     "project_heads": "query, key, value projection",
     "attend": "attention",
     "linear_residual_norm": "output, residual, norm",
@@ -163,14 +166,21 @@ def useful_flop_of_phases(spec: ModelSpec, lengths: Sequence[int]) -> dict[str, 
     rows = (spec.num_layers - 1) * tokens + last  # rows of all layers that are computed as a whole
     flop = {
         PHASES["project_heads"]: 2.0 * c * c * (rows + 2 * spec.num_layers * tokens),
-        PHASES["attend"]: 2.0 * 2 * c * sum(_keys_seen(spec, length) for length in lengths),
+        # A query meets each key and its value, and where contents meet distances a row of each table
+        PHASES["attend"]: 2.0 * (2 + _distance_tables(spec)) * c * sum(_keys_seen(spec, length) for length in lengths),
         PHASES["linear_residual_norm"]: 2.0 * c * c * rows,
         PHASES["feed_forward"]: 2.0 * (3 if spec.gated else 2) * c * f * rows,
         PHASES["take_steps"]: 2.0 * pairs * sum(math.prod(shape) for shape in _products_of_head(spec)),
     }
     if spec.projection is not None:
         flop[PHASES["linear_rows"]] = 2.0 * spec.embedding_size * c * tokens
+    if spec.convolution is not None:
+        flop[PHASES["convolve_rows"]] = 2.0 * c * c // spec.convolution.groups * spec.convolution.width * tokens
     return flop
+
+
+def _distance_tables(spec: ModelSpec) -> int:
+    return 0 if spec.distance_rows is None else len(spec.distance_rows.kinds)
 
 
 def _keys_seen(spec: ModelSpec, length: int) -> int:
