@@ -1,6 +1,7 @@
 """Models of the hub, downloaded from a stand-in on this machine that notes every request.
 
-numbert runs in processes of its own here: huggingface_hub reads its environment variables when it is imported.
+numbert runs in a process of its own here, in which huggingface_hub, which reads its environment variables when it is
+imported, is imported anew for each model.
 """
 
 import hashlib
@@ -31,16 +32,23 @@ WANTED_OF_MODULES = {
 }  # fmt: skip
 PAIR = ("which bridge is older", "the stone bridge")
 
-# Prints the score of a pair and where the model is, or the error.
+# For each line, loads a model and prints the score of a pair and where the model is, or the error.
 LOAD = """
-import json, sys
+import json, os, sys
 from numbert import CrossEncoder, NumbertError
-name, options, pair = json.loads(sys.argv[1])
-try:
-    model = CrossEncoder(name, backend="reference", **options)
-    print(json.dumps({"score": float(model.predict(pair)), "folder": str(model.model_path)}))
-except NumbertError as error:
-    print(json.dumps({"error": type(error).__name__, "message": str(error)}))
+for line in sys.stdin:
+    folder, environment, name, options, pair = json.loads(line)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    for module in [module for module in sys.modules if module.partition(".")[0] == "huggingface_hub"]:
+        del sys.modules[module]
+    try:
+        model = CrossEncoder(name, backend="reference", **options)
+        result = {"score": float(model.predict(pair)), "folder": str(model.model_path)}
+    except NumbertError as error:
+        result = {"error": type(error).__name__, "message": str(error)}
+    print(json.dumps(result), flush=True)
 """
 
 
@@ -173,8 +181,17 @@ def hub(repositories):
     server.server_close()
 
 
+@pytest.fixture(scope="module")
+def process():
+    """The process that loads the models."""
+    with subprocess.Popen(
+        [sys.executable, "-c", LOAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield process
+
+
 @pytest.fixture
-def load(hub, tmp_path):
+def load(hub, process, tmp_path):
     """Load a model in a process whose hub is the stand-in, with a cache of its own, and return what it prints."""
     inherited = {
         key: value
@@ -187,12 +204,15 @@ def load(hub, tmp_path):
 
     def run(name, environment=(), **options):
         hub.requests.clear()
-        child = subprocess.run(
-            [sys.executable, "-c", LOAD, json.dumps([name, options, PAIR])],
-            env={**inherited, **settings, **dict(environment)}, cwd=tmp_path, capture_output=True, timeout=120,
-        )  # fmt: skip
-        assert child.returncode == 0, child.stderr.decode()
-        return json.loads(child.stdout)
+        alarm = threading.Timer(120, process.kill)
+        alarm.start()
+        request = [str(tmp_path), {**inherited, **settings, **dict(environment)}, name, options, PAIR]
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+        answer = process.stdout.readline()
+        alarm.cancel()
+        assert answer, "the process has ended; its stderr says why"
+        return json.loads(answer)
 
     return run
 
