@@ -1,5 +1,6 @@
 """The kernels for AMX, on any x86-64 machine: run with emulated instructions, and compiled to look at the real ones."""
 
+import json
 import os
 import platform
 import re
@@ -17,18 +18,21 @@ HERE = Path(__file__).parent
 pytestmark = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="AMX is of x86-64 processors")
 
 COMPILE = """
-import sys
+import json, sys
 import numpy as np
 from numba import typeof
 from numbert.kernels.cpu import linear, packing, rounding
 from numbert.kernels.parameters import Linear
 
-layer = packing.pack_linear(Linear(np.ones((64, 96), np.float32), np.zeros(64, np.float32)), sys.argv[1])
 operand = rounding.Operand(np.zeros((96, 200), np.int32), np.zeros(96, np.float32))
 rows, out = np.zeros((96, 96), np.float32), np.zeros((96, 64), np.float32)
-linear.linear_rows.compile(tuple(typeof(value) for value in (rows, 0, 96, layer, operand, out)))
-(assembly,) = linear.linear_rows.inspect_asm().values()
-print(assembly)
+assemblies = {}
+for precision in sys.argv[1:]:
+    layer = packing.pack_linear(Linear(np.ones((64, 96), np.float32), np.zeros(64, np.float32)), precision)
+    signature = tuple(typeof(value) for value in (rows, 0, 96, layer, operand, out))
+    linear.linear_rows.compile(signature)
+    assemblies[precision] = linear.linear_rows.inspect_asm(signature)
+print(json.dumps(assemblies))
 """
 
 
@@ -52,13 +56,19 @@ def test_kernels_with_emulated_instructions():
     assert "failed" not in output
 
 
-@pytest.mark.parametrize(
-    ("precision", "product"), [("bfloat16", "tdpbf16ps"), ("high", "tdpbf16ps"), ("int8", "tdpbusd")]
-)
-def test_compiled_code_multiplies_with_amx(precision, product):
-    assembly = run(
-        "-c", COMPILE, precision, NUMBERT_ISA="amx", NUMBA_CPU_NAME="sapphirerapids", NUMBA_CPU_FEATURES=""
-    )  # fmt: skip
+PRODUCTS = {"bfloat16": "tdpbf16ps", "high": "tdpbf16ps", "int8": "tdpbusd"}
+
+
+@pytest.fixture(scope="module")
+def assemblies():
+    """The machine code of a linear layer in each precision."""
+    processor = {"NUMBERT_ISA": "amx", "NUMBA_CPU_NAME": "sapphirerapids", "NUMBA_CPU_FEATURES": ""}
+    return json.loads(run("-c", COMPILE, *PRODUCTS, **processor))
+
+
+@pytest.mark.parametrize(("precision", "product"), PRODUCTS.items())
+def test_compiled_code_multiplies_with_amx(assemblies, precision, product):
+    assembly = assemblies[precision]
     count = Counter(re.findall(r"^\t(ldtilecfg|tilerelease|tdpbf16ps|tdpbusd|vdpbf16ps|vpdpbusd)\b", assembly, re.M))
     assert count[product] >= 6  # tiles of 32 rows and of 16
     assert count["ldtilecfg"] >= 1

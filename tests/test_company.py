@@ -125,14 +125,15 @@ while not crew().is_busy:
 print("end", flush=True)
 """
 LONG = """
-try:
-    print("begin", flush=True)
-    model.predict(many)
-except KeyboardInterrupt:
-    print("interrupted", flush=True)
-assert (model.predict(few) == expected).all()
-assert (model.predict(many[:100]) == model.predict(many[:100], batch_size=1)).all()
-print("usable", flush=True)
+for _ in range(3):
+    try:
+        print("begin", flush=True)
+        model.predict(many)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+    assert (model.predict(few) == expected).all()
+    assert (model.predict(many[:100]) == model.predict(many[:100], batch_size=1)).all()
+    print("usable", flush=True)
 """
 
 
@@ -157,18 +158,18 @@ def test_a_daemon_thread_in_predict_does_not_hold_up_the_end_and_its_error_is_ou
 
 
 @needs_signals
-@pytest.mark.parametrize("seconds", [0, 0.05, 0.3])
-def test_ctrl_c_ends_a_long_call_at_once_and_the_model_is_usable_afterwards(seconds):
+def test_ctrl_c_ends_a_long_call_at_once_and_the_model_is_usable_afterwards():
     with start(BEGIN + LONG) as process:
-        assert process.stdout.readline() == "begin\n"
-        time.sleep(seconds)
-        process.send_signal(signal.SIGINT)
-        begun = time.monotonic()
-        assert process.stdout.readline() == "interrupted\n"
-        took = time.monotonic() - begun
+        for seconds in (0, 0.05, 0.3):
+            assert process.stdout.readline() == "begin\n"
+            time.sleep(seconds)
+            process.send_signal(signal.SIGINT)
+            begun = time.monotonic()
+            assert process.stdout.readline() == "interrupted\n"
+            assert time.monotonic() - begun < 5  # all pairs would take minutes; on a quiet machine a tenth of a second
+            assert process.stdout.readline() == "usable\n"
         out, err = process.communicate(timeout=60)
-    assert (out, err, process.returncode) == ("usable\n", "", 0)
-    assert took < 5  # all pairs would take minutes; on a quiet machine it is a tenth of a second
+    assert (out, err, process.returncode) == ("", "", 0)
 
 
 @needs_signals

@@ -535,11 +535,13 @@ def test_the_settings_of_the_tokenizer_that_were_loaded_are_saved(tmp_path, cont
     path = folder / "tokenizer_config.json"
     edit_json(path, lambda config: config.update(do_lower_case=False))
     model, settings = CrossEncoder(folder), json.loads(path.read_text())
-    assert (model.predict(PAIRS) != CrossEncoder(GOLDENS / "vocab-txt").predict(PAIRS)).any()
+    some = PAIRS[::5]
+    scores = model.predict(some)
+    assert (scores != CrossEncoder(GOLDENS / "vocab-txt").predict(some)).any()
     path.unlink() if content is None else path.write_text(content)
     for target in (tmp_path / "new", folder, folder):  # in place, and again
         model.save_pretrained(target)
-        assert (CrossEncoder(target).predict(PAIRS) == model.predict(PAIRS)).all()
+        assert (CrossEncoder(target).predict(some) == scores).all()
         assert json.loads((target / "tokenizer_config.json").read_text()) == settings
 
 

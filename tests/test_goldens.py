@@ -28,8 +28,8 @@ golden = pytest.mark.parametrize("name", NAMES)
 cached_golden = cache(load_golden)
 
 
-def largest_difference(model: CrossEncoder, expected: Golden, step: int) -> float:
-    difference = logits_of(model, PAIRS[::step]) - expected.logits[::step]
+def largest_difference(model: CrossEncoder, expected: Golden, some: slice) -> float:
+    difference = logits_of(model, PAIRS[some]) - expected.logits[some]
     return float(np.abs(difference).max())
 
 
@@ -59,7 +59,7 @@ def test_token_ids_of_tokenizers_without_a_model_equal_those_of_transformers(kin
 @golden
 def test_cpu_logits_are_those_of_transformers(name: str) -> None:
     expected = cached_golden(name)
-    worst = largest_difference(CrossEncoder(expected.folder, backend="cpu"), expected, step=1)
+    worst = largest_difference(CrossEncoder(expected.folder, backend="cpu"), expected, slice(None))
     assert worst <= TOLERANCE, worst
 
 
@@ -68,5 +68,6 @@ def test_cpu_logits_are_those_of_transformers(name: str) -> None:
 def test_reference_logits_are_those_of_transformers(name: str, dtype: str) -> None:
     expected = cached_golden(name)
     model = CrossEncoder(expected.folder, backend="reference", dtype=dtype)
-    worst = largest_difference(model, expected, step=17 if name == "tiny-reranker" else 5)
+    every = 17 if name == "tiny-reranker" else 5  # of which the two dtypes, which share their code, take turns
+    worst = largest_difference(model, expected, slice(every * (dtype == "float32"), None, 2 * every))
     assert worst <= TOLERANCE, worst

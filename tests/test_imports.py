@@ -49,7 +49,8 @@ print(*sorted({"huggingface_hub", "torch", "transformers", "requests", "httpx"} 
     assert run(code) == ""
 
 
-def test_import_changes_no_global_state():
+def test_import_and_scoring_change_no_global_state_and_the_process_ends():
+    # A worker thread that is no daemon and waits for work would keep the process alive.
     code = """
 import logging, os, warnings
 import numba  # which adds filters of its own
@@ -61,11 +62,6 @@ after = dict(os.environ), list(warnings.filters), list(logging.root.handlers), l
 print(before == after, options == (numba.config.CACHE_DIR, numba.config.NUMBA_NUM_THREADS))
 """
     assert run(code) == "True True"
-
-
-def test_a_process_that_has_scored_ends():
-    # A worker thread that is no daemon and waits for work would keep the process alive.
-    assert run("from numbert import CrossEncoder; print(CrossEncoder().predict(('a', 'b')).dtype)") == "float32"
 
 
 def test_the_module_is_the_command_line():

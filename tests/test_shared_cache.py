@@ -69,6 +69,8 @@ def test_processes_that_fill_a_cache_together_compute_rightly_and_leave_it_whole
     assert [result["x"] for result in first] == [first[0]["x"]] * 4
     assert min(result["hits"] for result in first) == 0  # it was empty
     left = sorted(tmp_path.rglob("*"))
+    names = [path.name.partition("-")[0] for path in left if path.is_file()]
+    assert len(names) == len(set(names))  # of each kernel one entry
     assert not [path for path in left if "tmp" in path.name]  # half-written files
 
     (later,) = run_together(tmp_path, 1)
