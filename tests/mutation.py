@@ -34,9 +34,9 @@ ROOT = Path(__file__).parent.parent
 # The tests that are there for a module, and quick. That slower ones (goldens, invariance) notice too is not enough.
 RELATED = {
     "engine/cores.py": ["test_cores.py"],
-    "engine/queue.py": ["test_queue.py"],
+    "engine/queue.py": ["test_queue.py", "test_scorer.py"],
     "engine/runner.py": ["test_scorer.py"],
-    "engine/scorer.py": ["test_scorer.py"],
+    "engine/scorer.py": ["test_scorer.py", "test_async.py"],
     "engine/workers.py": ["test_workers.py", "test_scorer.py"],
     "engine/inputs.py": ["test_inputs.py"],
     "engine/tokenization.py": ["test_tokenization.py", "test_scorer.py"],

@@ -209,12 +209,19 @@ def test_a_call_that_takes_too_long_can_be_given_up(crew_of_four):
     scorer, _, go_on, _ = held_scorer(crew_of_four)
 
     async def ask():
+        complaints = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(logits_of(scorer, numbered(5)), 0.02)
         go_on.set()
-        return await logits_of(scorer, numbered(5))
+        result = await logits_of(scorer, numbered(5))
+        wait_until_idle(crew_of_four)
+        await asyncio.sleep(0)  # who gave up is told as well
+        return result, complaints
 
-    assert asyncio.run(ask()).tolist() == expected(numbered(5))
+    result, complaints = asyncio.run(ask())
+    assert result.tolist() == expected(numbered(5))
+    assert complaints == []
 
 
 # ---- the event loop

@@ -1,6 +1,8 @@
 """Which pairs are computed together: every pair once, within the budgets, and the calls take turns."""
 
 import itertools
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -268,7 +270,10 @@ def test_a_call_that_is_removed_loses_its_turn_and_its_pairs_and_no_other_does()
 
 def test_a_call_that_was_removed_may_come_again():
     queue, (call,) = queue_of(([12] * 5, 9))
+    chunk = call.chunks[0]
     queue.remove(call)
+    assert not call.chunks
+    assert chunk.take(999, 9, at_least_one=True) == []
     queue.add(call, make_chunk([7]))
     assert queue.size == 7
     assert sizes(queue.take(99)) == [1]
@@ -334,6 +339,23 @@ def test_a_shard_is_split_by_calls():
     assert [sizes(shard) for shard in parts] == [[2, 3], [1]]
     assert sorted(numbers_of(whole.tokens)) == sorted(numbers_of(parts[0].tokens) + numbers_of(parts[1].tokens))
     assert [len(shard.split()) for shard in parts] == [1, 1]
+
+
+def test_the_tokens_of_calls_that_end_with_a_shard_are_counted_unless_it_is_of_one_call():
+    queue, _ = queue_of(([12] * 2, 9), ([13] * 2, 1), ([14], 9))
+    assert queue.take(99).size_of_ended_calls() == 2 * 12 + 14  # the second has one more pair
+    assert queue.take(99).size_of_ended_calls() == 0  # which is nobody else's shard
+
+
+def test_who_waits_waits_for_the_last_result():
+    queue, (call,) = queue_of(([12, 12], 1))
+    chunk, first, last = call.chunks[0], queue.take(24), queue.take(24)
+    first.deliver(np.ones((1, 1)))
+    threading.Timer(0.3, last.deliver, [np.ones((1, 1))]).start()
+    begun = time.monotonic()
+    chunk.wait()
+    assert chunk.logits.tolist() == [[1], [1]]
+    assert time.monotonic() - begun < 5  # and no longer
 
 
 def test_an_error_of_a_shard_ends_the_waiting_for_each_of_its_chunks_and_the_first_error_stays():

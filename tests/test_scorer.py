@@ -193,6 +193,31 @@ def test_a_call_is_never_more_than_two_chunks_ahead_of_what_is_computed():
     assert most <= 2 * CHUNK
 
 
+def test_the_next_chunk_is_tokenized_before_the_first_is_waited_for():
+    tokenizer, tokenized = NumberTokenizer(), []
+    encode = tokenizer.encode
+
+    def count(texts, on_one_thread=False):
+        tokenized.extend(texts)
+        return encode(texts)
+
+    tokenizer.encode = count
+    told = []
+    scorer = make_scorer(RecordingBackend(), tokenizer=tokenizer, spec=LARGE_VOCABULARY)
+    pairs = [(text, text) for _, text in different(FIRST_CHUNK + 2 * CHUNK)]
+    logits_of(scorer, pairs, on_progress=lambda more: told.append(len(tokenized)))
+    assert told == [FIRST_CHUNK + CHUNK, *[FIRST_CHUNK + 2 * CHUNK] * 3]  # the last are those that were computed once
+
+
+def test_the_caller_does_not_compute_the_first_chunk_of_many():
+    # While it computes, it tokenizes nothing.
+    threads = set()
+    backend = RecordingBackend(before_head=lambda pairs, member: threads.add(threading.current_thread()))
+    logits_of(make_scorer(backend, num_threads=2), numbered(FIRST_CHUNK + 1))
+    assert threads
+    assert threading.current_thread() not in threads
+
+
 def different(count):
     """So many pairs with different passages."""
     return [(str(i % 997), str(i)) for i in range(count)]

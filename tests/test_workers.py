@@ -16,7 +16,7 @@ from numbert import BackendError, InputError
 from numbert.engine import cores, queue, scorer, workers
 from numbert.engine.queue import Call, Chunk
 from numbert.engine.tokenization import TokenPair
-from numbert.engine.workers import Crew, Lane
+from numbert.engine.workers import Crew, Lane, Seat
 from recording_backend import MEETING as PATIENCE
 from recording_backend import RecordingBackend, ids_of, make_scorer, tell_apart, wait_until, wait_until_idle
 
@@ -210,6 +210,14 @@ def test_a_small_request_does_not_overtake_those_that_wait(crew):
     result(waiting[1])
 
 
+@pytest.mark.parametrize("num_threads", [2, 4])
+def test_a_small_request_that_a_thread_takes_is_shared_by_idle_ones_too(crew, num_threads):
+    start_all(crew)
+    model = Model(num_threads, shares=True)
+    assert result(submit(crew, model, [7], tokens=200)[1]) == [7]  # as who awaits it does
+    assert model.teams == [num_threads]
+
+
 # ---- large requests: everybody's pairs, shard by shard
 
 
@@ -317,17 +325,60 @@ def test_a_model_that_may_use_no_more_threads_leaves_the_others_to_the_next(crew
     assert result(first) == [*range(20)]
 
 
-def test_models_take_turns(crew):
-    gate, order = Gate(), []
-    hold(crew, 4, gate)
-    models = [Model(num_threads=1, compute=lambda numbers, member, name=name: order.append(name)) for name in "ab"]
+def test_models_take_turns():
+    crew, gate, order = Crew(1), Gate(), []
+    hold(crew, 1, gate)
+    models = [Model(compute=lambda numbers, member, name=name: order.append(name)) for name in "abc"]
     chunks = [submit(crew, model, range(40), batch_size=4)[1] for model in models]
     gate.open.set()
-    assert [result(chunk) for chunk in chunks] == [[*range(40)]] * 2
-    assert sorted(order) == ["a"] * 10 + ["b"] * 10
+    assert [result(chunk) for chunk in chunks] == [[*range(40)]] * 3
+    assert "".join(order) == "abc" * 10
+    crew.close()
 
 
 # ---- threads
+
+
+def test_a_thread_sleeps_until_it_is_woken_and_not_at_all_if_it_has_been():
+    seat, over = Seat(), threading.Event()
+    seat.wake()
+    seat.wake()
+    seat.sleep()
+    thread = threading.Thread(target=lambda: (seat.sleep(), over.set()))
+    thread.start()
+    assert not over.wait(0.05)
+    seat.wake()
+    assert over.wait(PATIENCE)
+    thread.join()
+
+
+def sleeping_crew(*deadlines):
+    """A crew of threads that are asleep, and their seats."""
+    crew = Crew(len(deadlines))
+    for deadline in deadlines:
+        seat = crew._threads[threading.Thread()] = Seat()
+        assert not seat.is_free  # it has not begun to look for work
+        seat.asleep, seat.deadline = True, deadline
+    return crew, list(crew._threads.values())
+
+
+def test_each_waking_wakes_another_thread_and_last_the_one_that_waits_for_callers():
+    crew, seats = sleeping_crew(3.0, 1.0, 2.0)
+    woken = []
+    for _ in seats:
+        crew._wake_one()
+        woken += [seat for seat in seats if seat._bell.acquire(blocking=False)]
+    assert woken == [seats[1], seats[2], seats[0]]
+
+
+@pytest.mark.parametrize(("expected", "waits"), [(13, True), (12, False)])
+def test_a_thread_waits_for_callers_who_were_sent_away_until_as_much_waits_again(expected, waits):
+    crew, (seat,) = sleeping_crew(time.monotonic() + 0.3)
+    model, seat.expected = Model(), expected
+    submit(crew, model, [7], tokens=12)
+    job = crew._next(seat)
+    assert job.shard.tokens == [TokenPair([7], [])]
+    assert (time.monotonic() >= seat.deadline) == waits
 
 
 def test_threads_are_made_at_the_first_use_once_and_carry_the_name_of_the_package(crew):
