@@ -197,9 +197,9 @@ def test_files_that_cannot_be_put_back_are_kept_and_named(folder, tmp_path, monk
 
 @pytest.mark.parametrize("seam", ["list", "remove"])
 def test_temporary_files_that_cannot_be_removed_do_not_undo_what_was_saved(folder, tmp_path, seam):
+    # Nor may what is put into its place be listed: Path.glob passes over what it may not read.
     model = CrossEncoder(folder, backend="reference")
-    number = 2 if seam == "list" else 1  # the first lists what is to be put into its place
-    with fault(Point(seam, number, "EACCES", True)):
+    with fault(Point(seam, 1, "EACCES", True)):
         model.save_pretrained(tmp_path / "new")
     assert CrossEncoder(tmp_path / "new", backend="reference").predict(PAIR) == model.predict(PAIR)
 

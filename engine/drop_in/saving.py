@@ -6,7 +6,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -166,23 +166,22 @@ def _save(source: Path, loaded: Loaded, target: Path, texts: Mapping[str, bytes]
     """Make the folder, and in it all files or none."""
     folders = [module.folder for module in loaded.chain.behind]
     made = [folder for folder in (*(target / name for name in folders), target, *target.parents) if not folder.exists()]
-    copied = loaded.files
     try:
         target.mkdir(parents=True, exist_ok=True)
-        in_place = target.samefile(source)  # what would be copied is there already
-        names = {*texts, *copied}
+        copied = () if target.samefile(source) else loaded.files  # what would be copied is there already
+        names = {*texts, *loaded.files}
         gone = {*READ_BEFORE_OTHERS, *_files_of_modules(loaded.chain)} - names
         _check_places(target, names | gone, folders)
         with _folder_beside(target) as beside:
             new, old = beside / "new", beside / "old"
             for place in (new, old, *(parent / name for parent in (target, new, old) for name in folders)):
                 place.mkdir(exist_ok=True)
-            for name in () if in_place else copied:
+            for name in copied:
                 _copy(source, name, new)
             for name, text in texts.items():
                 (new / name).write_bytes(text)
             _check_same(source, loaded)  # nobody has replaced them meanwhile
-            _place(new, target, old, gone)
+            _place(sorted({*texts, *copied}), new, target, old, gone)
     except BaseException:
         for folder in made:  # the innermost first
             with contextlib.suppress(OSError):  # not made, or meanwhile used by others
@@ -221,13 +220,12 @@ def _check_places(target: Path, names: Iterable[str], folders: Iterable[str]) ->
             raise SaveError(f"{target / name}: found a folder, expected a file or nothing; give another place")
 
 
-def _place(new: Path, target: Path, old: Path, gone: Iterable[str]) -> None:
-    """Move all files of the folder `new` into the target, or none; `old` takes what was there before.
+def _place(names: Sequence[str], new: Path, target: Path, old: Path, gone: Iterable[str]) -> None:
+    """Move files of the folder `new` into the target, all or none; `old` takes what was there before.
 
     Files with the names `gone` are removed: what another model left there would be read instead of, or together with,
     what was written.
     """
-    names = sorted(path.relative_to(new).as_posix() for path in new.rglob("*") if not path.is_dir())
     kept = {name for name in (*names, *gone) if _keep(target / name, old / name)}
     try:
         for name in names:
