@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from numbert import CrossEncoder, InputError, InputTypeError, NumbertError
 from numbert.engine.inputs import (
+    MOST_THREADS,
     check_count,
     check_documents,
     check_pairs,
     check_text,
+    check_threads,
     check_threshold,
     is_one_pair,
     show,
@@ -445,6 +447,10 @@ def test_thresholds_are_floats(value):
     assert type(check_threshold(value)) is float
 
 
+def test_an_integer_that_lies_about_itself_is_its_digits():
+    assert check_threshold(hostile(int, (3,), "__float__")) == 3
+
+
 def test_a_string_that_lies_about_itself_is_its_characters(model):
     text = hostile(str, ("passage",), *SHOWING, "isascii", "encode", "__len__", "__iter__")
     assert model.predict([("query", text)]) == model.predict([PAIR])
@@ -490,3 +496,25 @@ def test_an_error_of_the_callers_iterator_passes_unchanged(model):
 def test_values_are_shown_shortly(value, shown):
     assert show(value).startswith(shown)
     assert len(show(value)) <= 40
+
+
+def test_a_value_that_is_shown_by_half_ends_with_three_points():
+    words = ["a word"] * 6
+    assert show(words) == repr(words)[:37] + "..."
+    assert show(words[:4]) == repr(words[:4])  # 40 characters
+    assert len(show(words[:4])) == 40
+
+
+def test_a_string_is_shown_as_its_characters_whatever_its_type_says():
+    class Name(enum.StrEnum):
+        PASSAGE = "a passage"
+
+    assert show(Name.PASSAGE) == "'a passage'"
+
+
+def test_one_thread_is_enough_and_there_is_a_most():
+    assert check_threads(1) == 1
+    assert check_threads(MOST_THREADS) == MOST_THREADS
+    for number in (0, MOST_THREADS + 1):
+        with pytest.raises(InputError, match="num_threads"):
+            check_threads(number)

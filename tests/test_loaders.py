@@ -165,7 +165,23 @@ def test_configurations_of_another_model(folder, change, found, expected):
     refused(folder, WeightsError, "model.safetensors", found, expected)
 
 
+@pytest.mark.parametrize(("count", "names"), [(5, "e0, e1, e2, e3, e4;"), (6, "e0, e1, e2, e3, e4 and 1 more;")])
+def test_of_many_tensors_too_many_five_are_named(folder, count, names):
+    edit_tensors(folder / "model.safetensors", lambda tensors: tensors.update(extra(f"e{i}" for i in range(count))))
+    refused(folder, WeightsError, f"has more than config.json promises: {names} expected exactly the")
+
+
+def test_constants_of_old_files_and_heads_of_pretraining_are_no_tensors_too_many(folder):
+    unused = ("bert.embeddings.position_ids", "cls.predictions.bias")
+    edit_tensors(folder / "model.safetensors", lambda tensors: tensors.update(extra(unused)))
+    assert not {*unused} & {*load_checkpoint(folder).weights}
+
+
 # ---- tensors
+
+
+def extra(names):
+    return {name: np.zeros(3, np.float32) for name in names}
 
 
 def remove(name):

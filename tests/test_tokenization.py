@@ -153,11 +153,11 @@ MANY_TOKENS = "5 " * 100  # of its 200 characters, 96 and more are 48 tokens
 FEW_TOKENS = f"{'5' * 50} " * 4  # of its 204, 96 and more are 2
 
 
-def times_encoded(text: str, other: str) -> tuple[int, int]:
-    """Return how often a text and another are encoded, in parts or whole, for this pair."""
-    counting = CountingTokenizer()
-    (tokens,) = tokenize([(text, other)], counting, MAX_LENGTH)
-    first, second = NumberTokenizer().encode([text, other])
+def times_encoded(text: str, other: str, *, reverse: bool) -> tuple[int, int]:
+    """Return how often a text and another are encoded, in parts or whole, for this pair or its reverse."""
+    counting, pair = CountingTokenizer(), (other, text) if reverse else (text, other)
+    (tokens,) = tokenize([pair], counting, MAX_LENGTH)
+    first, second = NumberTokenizer().encode(list(pair))
     keep_first, keep_second = truncate_longest_first(len(first), len(second), BUDGET)
     assert tokens == (first[:keep_first], second[:keep_second])
     return sum(text.startswith(part) for part in counting.encoded), counting.encoded.count(other)
@@ -173,8 +173,16 @@ def times_encoded(text: str, other: str) -> tuple[int, int]:
         (FEW_TOKENS, "6", (2, 1)),  # the beginning does not fill the budget
     ],
 )
-def test_a_text_is_encoded_as_a_whole_only_where_its_beginning_does_not_decide(text, other, times):
-    assert times_encoded(text, other) == times
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_text_is_encoded_as_a_whole_only_where_its_beginning_does_not_decide(text, other, times, reverse):
+    assert times_encoded(text, other, reverse=reverse) == times
+
+
+def test_a_tokenizer_that_leaves_out_a_text_is_an_error():
+    tokenizer = NumberTokenizer()
+    tokenizer.encode = lambda texts, on_one_thread: [[5]]
+    with pytest.raises(ValueError, match="zip"):
+        tokenize([("5", "6")], tokenizer, MAX_LENGTH)
 
 
 def test_a_text_of_many_pairs_is_encoded_once():
