@@ -41,7 +41,7 @@ RELATED = {
     "engine/inputs.py": ["test_inputs.py"],
     "engine/tokenization.py": ["test_tokenization.py", "test_scorer.py"],
     "loaders/tokenizer.py": ["test_tokenization.py", "test_loaders.py"],
-    "loaders/tensors.py": ["test_loaders.py"],
+    "loaders/tensors.py": ["test_loaders.py", "test_modernbert.py"],
 }
 SWAPPED = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
