@@ -64,9 +64,9 @@ def test_processes_that_fill_a_cache_together_compute_rightly_and_leave_it_whole
     weights = reference.pack_embedding(embedding, "float64")
     expected = reference.embedding(ids, ids[::-1], ids, weights, reference.Workspace()).normed
 
-    first = run_together(tmp_path, 4)
+    first = run_together(tmp_path, 3)
     np.testing.assert_allclose(first[0]["x"], expected, atol=1e-5)  # float32, values below 20
-    assert [result["x"] for result in first] == [first[0]["x"]] * 4
+    assert [result["x"] for result in first] == [first[0]["x"]] * len(first)
     assert min(result["hits"] for result in first) == 0  # it was empty
     left = sorted(tmp_path.rglob("*"))
     names = [path.name.partition("-")[0] for path in left if path.is_file()]
