@@ -838,6 +838,9 @@ def test_any_value_of_any_setting_loads_or_raises_our_errors(tmp_path_factory, k
         CrossEncoder(folder, num_threads=1).predict(("a b", "c d"))
 
 
+SPECIAL = ("cls", "pad", "sep", "unk", "mask")
+
+
 def test_byte_pairs_from_vocabulary_and_merges(tmp_path):
     expected = load_golden("roberta")
     folder = copy_checkpoint("roberta", tmp_path)
@@ -848,8 +851,19 @@ def test_byte_pairs_from_vocabulary_and_merges(tmp_path):
     loaded = CrossEncoder(folder)
     ids, _ = tokens_of(PAIRS, loaded._scorer.tokenizer, loaded.spec, loaded.max_seq_length)
     assert ids == expected.ids
-    edit_json(folder / "tokenizer_config.json", lambda config: config.update(mask_token="<nothing>"))
-    refused(folder, TokenizerError, "vocab.json: found no mask token '<nothing>'")
+    for name in SPECIAL:
+        edit_json(folder / "tokenizer_config.json", lambda config, key=f"{name}_token": config.update({key: "<no>"}))
+        refused(folder, TokenizerError, f"vocab.json: found no {name} token '<no>'")
+        edit_json(folder / "tokenizer_config.json", lambda config, key=f"{name}_token": config.pop(key))
+
+
+def test_berts_special_tokens_are_found_in_texts_also_where_no_setting_names_them(tmp_path):
+    folder = copy_checkpoint("vocab-txt", tmp_path)
+    texts = ["a [MASK] b", "[SEP]", "[UNK] [PAD][CLS]"]
+    expected = load_checkpoint(folder).tokenizer.encode(texts)
+    edit_json(folder / "tokenizer_config.json", lambda config: [config.pop(f"{name}_token") for name in SPECIAL])
+    assert load_checkpoint(folder).tokenizer.encode(texts) == expected
+    assert [len(ids) for ids in expected] == [3, 1, 3]
 
 
 @pytest.mark.parametrize("line", ["a", "a b c", "", " b"])
@@ -867,6 +881,13 @@ def test_token_types_are_given_where_the_tokenizer_names_them(folder, names, typ
     edit_json(folder / "tokenizer_config.json", lambda config: config.update(model_input_names=names))
     kinds = load_checkpoint(folder).tokenizer.template.types
     assert (kinds[1], kinds[3]) == types
+
+
+@pytest.mark.parametrize("name", ["Roberta", "XLMRoberta", "Camembert", "MPNet", "DistilBert", "Bert", "Electra"])
+def test_where_nothing_names_them_the_class_says_whether_there_are_token_types(folder, name):
+    kind = f"{name}TokenizerFast"
+    edit_json(folder / "tokenizer_config.json", lambda config: config.update(tokenizer_class=kind))
+    assert any(load_checkpoint(folder).tokenizer.template.types) == (name in ("Bert", "Electra"))
 
 
 def test_an_interrupt_within_the_library_is_no_damaged_file(folder, monkeypatch):
