@@ -344,6 +344,23 @@ def test_a_scorer_is_usable_after_a_refusal(num_threads, shared):
         assert logits_of(scorer, pairs[:-1]).tolist() == expected(pairs[:-1])
 
 
+def test_after_an_error_no_more_pairs_of_the_call_are_computed(crew_of_four):
+    begun, go_on = [], threading.Event()
+
+    def fail_once(pairs, member):
+        begun.append(pairs)
+        if len(begun) == 1:
+            raise MemoryError("no room")
+        assert go_on.wait(10)
+
+    scorer = make_scorer(RecordingBackend(before_head=fail_once))
+    with pytest.raises(MemoryError, match="no room"):
+        logits_of(scorer, numbered(50), batch_size=5)
+    go_on.set()
+    wait_until_idle(crew_of_four)
+    assert len(begun) <= 2  # the next may have begun before the caller was told
+
+
 # ---- logits that are no numbers
 
 
