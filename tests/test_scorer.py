@@ -99,6 +99,13 @@ def test_shape_and_dtype_of_logits(dtype, labels):
     assert set(backend.dtypes) == {dtype}
 
 
+def test_what_is_known_of_the_backend_is_what_it_says():
+    backend = RecordingBackend()
+    backend.PEAK = "as fast as fingers"
+    runner = make_scorer(backend).runner
+    assert (runner.peak, runner.describe()) == (backend.PEAK, backend.describe())
+
+
 # ---- which threads compute
 
 
