@@ -205,6 +205,43 @@ def test_a_call_that_is_cancelled_while_it_is_tokenized_leaves_nothing_behind(cr
     assert asyncio.run(logits_of(scorer, numbered(5))).tolist() == expected(numbered(5))
 
 
+def test_pairs_of_a_call_that_was_cancelled_while_they_were_tokenized_do_not_wait(crew_of_four):
+    computing, finish, tokenizing, go_on = (threading.Event() for _ in range(4))
+
+    class HeldTokenizer(NumberTokenizer):
+        def encode(self, texts, on_one_thread=False):
+            tokenizing.set()
+            assert go_on.wait(10)
+            return super().encode(texts, on_one_thread)
+
+    def hold_up(pairs, member):
+        computing.set()
+        assert finish.wait(10)
+
+    scorer = make_scorer(RecordingBackend(before_head=hold_up), num_threads=1, tokenizer=HeldTokenizer())
+
+    async def ask_and_cancel():
+        go_on.set()
+        held = asyncio.create_task(logits_of(scorer, numbered(1)))
+        await wait_in_loop(computing)
+        go_on.clear()
+        tokenizing.clear()
+        cancelled = asyncio.create_task(logits_of(scorer, numbered(5, 100)))
+        await wait_in_loop(tokenizing)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        go_on.set()
+        await asyncio.get_running_loop().shutdown_default_executor()  # who tokenized has ended
+        left = scorer.runner.lane.queue.size
+        finish.set()
+        return left, await held
+
+    left, held = asyncio.run(ask_and_cancel())
+    assert left == 0
+    assert held.tolist() == expected(numbered(1))
+
+
 def test_a_call_that_takes_too_long_can_be_given_up(crew_of_four):
     scorer, _, go_on, _ = held_scorer(crew_of_four)
 
