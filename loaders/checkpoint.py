@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from . import bert, deberta, deberta_v1, distilbert, electra, modernbert, mpnet, roberta
+from . import albert, bert, deberta, deberta_v1, distilbert, electra, modernbert, mpnet, nomic_bert, roberta
 from .errors import ConfigError
 from .files import ModelFiles
 from .modular_head import read_head
@@ -28,7 +28,7 @@ from .spec import Config, ModelSpec
 from .tensors import Weights, open_weights
 from .tokenizer import PairTemplate, PairTokenizer, load_tokenizer
 
-MODULES = (bert, roberta, electra, distilbert, mpnet, modernbert, deberta, deberta_v1)
+MODULES = (bert, roberta, electra, distilbert, mpnet, modernbert, deberta, deberta_v1, albert, nomic_bert)
 FAMILIES: dict[str, ModuleType] = {model_type: module for module in MODULES for model_type in module.ARCHITECTURES}
 HEAD = "ForSequenceClassification"  # ends the names of transformers' classes
 OF_HEAD = ("id2label", "num_labels", "classifier_")  # how keys of config.json begin that say something of a head

@@ -6,9 +6,8 @@ and `final_norm` that of the last one. Source: B. Warner et al., "Smarter, Bette
 configuration of transformers.
 """
 
-from typing import Any
-
 from .names import Names
+from .rotary import check_turning_heads, read_theta
 from .spec import ATTENTION, FEED_FORWARD, NORMS, Config, LayerRule, LinearStep, ModelSpec, NormStep, read_common_sizes
 
 ARCHITECTURES = {"modernbert": "ModernBertForSequenceClassification"}
@@ -34,21 +33,13 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 # Keys of the bases of the rates in older files, and what they are where no file says anything
 OLD_THETAS = {FULL: ("global_rope_theta", 160_000.0), SLIDING: ("local_rope_theta", 10_000.0)}
 POOLING = {"cls": "first", "mean": "mean"}
-SMALLEST_THETA = 1e-30  # below it, rates leave float32
-LARGEST_TABLE = 1 << 22  # angles: the files hold no table of positions that would bound them
 
 
 def read_spec(config: Config) -> ModelSpec:
     """Check a config.json."""
     config.require("classifier_pooling", "cls", tuple(POOLING), "the poolings that transformers has")
     sizes = read_common_sizes(config)
-    width = sizes["hidden_size"] // sizes["num_heads"]
-    config.require("head_dim", None, (None, width), "hidden_size / num_attention_heads")
-    if width % 2:
-        raise config.error("num_attention_heads", sizes["num_heads"], "heads of an even width, of which halves turn")
-    if sizes["max_positions"] * width > 2 * LARGEST_TABLE:
-        expected = f"at most {2 * LARGEST_TABLE // width} with heads of {width}"
-        raise config.error("max_position_embeddings", sizes["max_positions"], expected)
+    check_turning_heads(config, sizes["hidden_size"], sizes["num_heads"], sizes["max_positions"])
     eps = config.number("norm_eps", 1e-5, low=0, high=1e-2)
     switches = {"attention_bias": ATTENTION, "mlp_bias": FEED_FORWARD, "norm_bias": NORMS}
     without = [part for key, parts in switches.items() if not config.flag(key, False) for part in parts]
@@ -97,17 +88,7 @@ def _thetas(config: Config) -> dict[str, float]:
     newer = {} if newer is None else newer
     if not isinstance(newer, dict) or not set(newer) <= {FULL, SLIDING}:
         raise config.error("rope_parameters", newer, f"an object with {FULL!r} and {SLIDING!r}")
-    return {kind: _theta(config, newer.get(kind), kind) for kind in (FULL, SLIDING)}
-
-
-def _theta(config: Config, rule: Any, kind: str) -> float:
-    rule = {} if rule is None else rule
-    known = isinstance(rule, dict) and set(rule) <= {"rope_type", "rope_theta"}
-    if not known or rule.get("rope_type", "default") != "default":
-        expected = "an object with rope_theta and the rope_type 'default', the only one implemented"
-        raise config.error(f"rope_parameters: {kind}", rule, expected)
-    of_kind = Config(config.path, {f"rope_parameters: {kind}: rope_theta": rule.get("rope_theta")})
-    key, default = OLD_THETAS[kind]
-    if "rope_theta" in rule:
-        return of_kind.number(f"rope_parameters: {kind}: rope_theta", low=SMALLEST_THETA, high=1e12)
-    return config.number(key, default, low=SMALLEST_THETA, high=1e12)
+    return {
+        kind: read_theta(config, f"rope_parameters: {kind}", newer.get(kind), *OLD_THETAS[kind])
+        for kind in (FULL, SLIDING)
+    }
