@@ -18,6 +18,7 @@ from tokenizers_of_families import added_tokens
 
 GOLDENS = Path(__file__).parent / "goldens"
 FAMILIES = ["roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet", "modernbert", "modernbert-mean"]
+FAMILIES += ["deberta-v3", "deberta-v2", "deberta-v1", "albert", "nomic-bert"]
 NAMES = ["cased", "narrow", "odd-heads-float16", "old-names", "sharded-bfloat16", "vocab-txt", "tiny-reranker"]
 NAMES += [*FAMILIES, "modular"]
 TOKENIZERS = ["modernbert", "gemma"]  # recorded without a model

@@ -27,6 +27,16 @@ GOLDENS = Path(__file__).parent / "goldens"
 EMBEDDED = Path(__file__).parents[1] / "loaders" / "embedded" / "tiny-reranker"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 ROBERTAS_SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+BYTE_PAIRS = {
+    "roberta": (transformers.RobertaTokenizer, ROBERTAS_SPECIAL),
+    "deberta": (transformers.DebertaTokenizer, SPECIAL),
+}
+UNIGRAMS = {
+    "xlm-roberta": (transformers.XLMRobertaTokenizer, ROBERTAS_SPECIAL),
+    "camembert": (transformers.CamembertTokenizer, ROBERTAS_SPECIAL),
+    "deberta-v2": (transformers.DebertaV2Tokenizer, SPECIAL),
+    "albert": (transformers.AlbertTokenizer, ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"]),
+}
 LAST_LAYERS = ("classifier.weight", "classifier.out_proj.weight")
 POSITIONS = 64
 
@@ -46,7 +56,7 @@ class Shape(NamedTuple):
     dtype: torch.dtype = torch.float32
     shard_size: str = "1GB"
     family: str = "bert"
-    embedding: int = 0  # size, where ELECTRA's differs
+    embedding: int = 0  # size, where that of the tables differs
     settings: Mapping[str, Any] = MappingProxyType({})  # of the family's own, for config.json
 
 
@@ -64,6 +74,18 @@ ALL_SWITCHES = {
     "classifier_pooling": "mean",
     "classifier_activation": "relu",
 }
+# Buckets hold several distances from 9 on, so that most pairs reach them.
+DEBERTA_V3 = {
+    "relative_attention": True, "position_buckets": 16, "pos_att_type": ["p2c", "c2p"], "share_att_key": True,
+    "norm_rel_ebd": "layer_norm", "position_biased_input": False,
+}  # fmt: skip
+DEBERTA_V2 = {
+    "relative_attention": True, "position_buckets": 12, "max_relative_positions": 40, "pos_att_type": "p2c|c2p",
+    "type_vocab_size": 2, "conv_kernel_size": 3, "conv_act": "gelu",
+}  # fmt: skip
+DEBERTA_V1 = {
+    "relative_attention": True, "max_relative_positions": 20, "pos_att_type": "c2p|p2c", "position_biased_input": False,
+}  # fmt: skip
 SHAPES = {
     "narrow": Shape(heads=3, head_width=16, layers=2, intermediate=97),
     "odd-heads-float16": Shape(heads=12, head_width=26, layers=1, intermediate=211, labels=3, dtype=torch.float16),
@@ -94,7 +116,22 @@ SHAPES = {
         family="modernbert",
         settings=ALL_SWITCHES,
     ),
-}
+    "deberta-v3": Shape(
+        heads=3, head_width=12, layers=3, intermediate=47, eps=1e-7, family="deberta-v2", settings=DEBERTA_V3
+    ),
+    "deberta-v2": Shape(
+        heads=2, head_width=14, layers=3, intermediate=51, labels=3, eps=1e-7, embedding=22, family="deberta-v2",
+        settings=DEBERTA_V2,
+    ),
+    "deberta-v1": Shape(
+        heads=3, head_width=10, layers=3, intermediate=43, eps=1e-7, family="deberta", settings=DEBERTA_V1,
+    ),
+    "albert": Shape(
+        heads=3, head_width=16, layers=3, intermediate=58, embedding=18, family="albert",
+        settings={"num_hidden_groups": 2, "inner_group_num": 2},
+    ),
+    "nomic-bert": Shape(heads=2, head_width=18, layers=3, intermediate=41, labels=2, family="nomic_bert"),
+}  # fmt: skip
 
 
 def main() -> None:
@@ -137,7 +174,7 @@ def write_checkpoint(folder: Path, shape: Shape, seed: int) -> None:
         sizes["type_vocab_size"] = 1
     if shape.family == "distilbert":
         sizes["hidden_dim"] = sizes.pop("intermediate_size")
-    if shape.family == "electra":
+    if shape.embedding or shape.family == "electra":
         sizes["embedding_size"] = shape.embedding or hidden
     if shape.family == "modernbert":
         sizes["norm_eps"] = sizes.pop("layer_norm_eps")
@@ -154,29 +191,32 @@ def write_checkpoint(folder: Path, shape: Shape, seed: int) -> None:
 def make_tokenizer(shape: Shape) -> Any:
     """Make the kind of tokenizer that the family has: WordPiece, byte-level BPE or Unigram."""
     settings = {"model_max_length": shape.max_length}
-    if shape.family == "roberta":
+    kind: Any
+    if shape.family in BYTE_PAIRS:
+        kind, special = BYTE_PAIRS[shape.family]
         trained = tokenizers.Tokenizer(tokenizers.models.BPE())
         trained.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
         alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
         trainer = tokenizers.trainers.BpeTrainer(
-            vocab_size=shape.vocabulary, special_tokens=ROBERTAS_SPECIAL, initial_alphabet=alphabet, show_progress=False
+            vocab_size=shape.vocabulary, special_tokens=special, initial_alphabet=alphabet, show_progress=False
         )
         model = train(trained, trainer)["model"]
         merges = [tuple(merge) for merge in model["merges"]]
-        return transformers.RobertaTokenizer(vocab=model["vocab"], merges=merges, **settings)
-    if shape.family in ("xlm-roberta", "camembert"):
-        kind = {"xlm-roberta": transformers.XLMRobertaTokenizer, "camembert": transformers.CamembertTokenizer}
+        return kind(vocab=model["vocab"], merges=merges, **settings)
+    if shape.family in UNIGRAMS:
+        kind, special = UNIGRAMS[shape.family]
         trained = tokenizers.Tokenizer(tokenizers.models.Unigram())
         trained.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+        unknown = next(token for token in special if "unk" in token.lower())
         trainer = tokenizers.trainers.UnigramTrainer(
-            vocab_size=shape.vocabulary - 20, special_tokens=ROBERTAS_SPECIAL, unk_token="<unk>", show_progress=False
+            vocab_size=shape.vocabulary - 20, special_tokens=special, unk_token=unknown, show_progress=False
         )
         pieces = [tuple(piece) for piece in train(trained, trainer)["model"]["vocab"]]
-        return kind[shape.family](vocab=pieces, **settings)
+        return kind(vocab=pieces, **settings)
     tokens = {token: i for i, token in enumerate(vocabulary(shape.vocabulary, shape.cased, shape.family))}
     if shape.family == "mpnet":
         return transformers.MPNetTokenizer(vocab=tokens, unk_token="<unk>", **settings)
-    kind = {"distilbert": transformers.DistilBertTokenizer}.get(shape.family, transformers.BertTokenizer)
+    kind = transformers.DistilBertTokenizer if shape.family == "distilbert" else transformers.BertTokenizer
     return kind(vocab=tokens, do_lower_case=not shape.cased, **settings)
 
 
@@ -269,12 +309,14 @@ def load_model(folder: Path) -> tuple[Any, Any]:
 def compute(folder: Path, pairs: list[tuple[str, str]]) -> list[Recorded]:
     """Tokenize and score each pair by itself.
 
-    The tokenizer is given lists: of two plain strings it drops the second when that is empty.
+    The tokenizer is given lists: of two plain strings it drops the second when that is empty. Types that it gives to a
+    model without any count as 0.
     """
     tokenizer, model = load_model(folder)
     rows = model.config.max_position_embeddings
     padding_first = model.config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet")
     length = min(tokenizer.model_max_length, rows - 2 * padding_first)
+    gives_types = "token_type_ids" in tokenizer.model_input_names and getattr(model.config, "type_vocab_size", 0)
     results = []
     for query, passage in pairs:
         tokens = tokenizer([query], [passage], truncation="longest_first", max_length=length, return_tensors="pt")
@@ -283,7 +325,7 @@ def compute(folder: Path, pairs: list[tuple[str, str]]) -> list[Recorded]:
         results.append(
             Recorded(
                 tokens["input_ids"][0].tolist(),
-                tokens.get("token_type_ids", torch.zeros_like(tokens["input_ids"]))[0].tolist(),
+                (tokens["token_type_ids"] if gives_types else torch.zeros_like(tokens["input_ids"]))[0].tolist(),
                 logits[0].tolist(),
             )
         )

@@ -29,8 +29,12 @@ def models():
 
 
 PRECISIONS = [{"dtype": "float32"}, {"matmul_precision": "high"}, {"dtype": "bfloat16"}, {"dtype": "int8"}]
-# Attention over all tokens; distances; turned heads, windows and gates, with the first token, the mean, and modules.
-KINDS = [None, GOLDENS / "mpnet", GOLDENS / "modernbert", GOLDENS / "modernbert-mean", GOLDENS / "modular"]
+# Attention over all tokens; distances; turned heads, windows and gates, with the first token, the mean, and modules;
+# contents that meet distances, by themselves and with a convolution; layers that share weights.
+KINDS = [None] + [
+    GOLDENS / name
+    for name in ("mpnet", "modernbert", "modernbert-mean", "modular", "deberta-v3", "deberta-v2", "albert")
+]
 
 
 @pytest.fixture(scope="module")

@@ -462,6 +462,10 @@ HEADS_OF_FAMILIES = {  # how the tensors begin that only a classification head n
     "electra": ("classifier.", "ElectraModel"),
     "distilbert": (("classifier.", "pre_classifier."), "DistilBertModel"),
     "mpnet": ("classifier.", "MPNetModel"),
+    "deberta-v3": (("classifier.", "pooler."), "DebertaV2Model"),
+    "deberta-v1": (("classifier.", "pooler."), "DebertaModel"),
+    "albert": ("classifier.", "AlbertModel"),
+    "nomic-bert": ("classifier.", "NomicBertModel"),
 }
 
 

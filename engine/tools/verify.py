@@ -183,7 +183,9 @@ def _compare_tokens(model: CrossEncoder, theirs: _Transformers, pairs: Sequence[
     ours = np.split(batch.ids, batch.offsets[1:-1])
     types = np.split(batch.type_ids, batch.offsets[1:-1])
     encoded = theirs.encode(pairs)
-    their_types = encoded.get("token_type_ids") or [[0] * len(ids) for ids in encoded["input_ids"]]
+    their_types = encoded.get("token_type_ids")
+    if their_types is None or model.spec.num_token_types == 0:  # a model without types computes nothing with them
+        their_types = [[0] * len(ids) for ids in encoded["input_ids"]]
     rows = zip(ours, types, encoded["input_ids"], their_types, strict=True)
     wrong = sum(a.tolist() != c or b.tolist() != d for a, b, c, d in rows)
     return Check(
