@@ -11,7 +11,8 @@ from .names import Names
 from .spec import MOST_TOKEN_TYPES, Config, ConvolutionRule, DistanceRows, ModelSpec, read_sizes
 
 ARCHITECTURES = {"deberta-v2": "DebertaV2ForSequenceClassification"}
-IGNORED = ("deberta.embeddings.position_ids", "lm_predictions.", "mask_predictions.", "cls.")  # heads of pre-training
+# Heads of pre-training, and a table of positions that config.json says is not used
+IGNORED = ("deberta.embeddings.position_", "lm_predictions.", "mask_predictions.", "cls.")
 SHARED: Names = {  # by both files of DeBERTa
     "embedding.word": "deberta.embeddings.word_embeddings",
     "embedding.position": "deberta.embeddings.position_embeddings",
@@ -39,7 +40,7 @@ NAMES: Names = {
     "convolution.norm": "deberta.encoder.conv.LayerNorm",
 }
 KINDS = ("c2p", "p2c")
-LARGEST_TABLE = 1 << 27  # numbers in all tables of all layers, which are made at load
+LARGEST_TABLE = 1 << 28  # numbers in all tables of all layers, which are made at load; v2-xxlarge has 1.5e8
 
 
 def read_spec(config: Config) -> ModelSpec:
@@ -76,17 +77,18 @@ def read_shared(config: Config, kinds: tuple[str, ...], rows: DistanceRows | Non
     config.require("pooler_hidden_size", hidden, (hidden,), "the hidden size")
     width = hidden // spec.num_heads
     config.require("attention_head_size", width, (width,), "hidden_size / num_attention_heads")
-    made = 2 * spec.max_positions * hidden * spec.num_layers * len(kinds)
-    if rows is not None and made > LARGEST_TABLE:
-        expected = f"at most {spec.max_positions * LARGEST_TABLE // made}, as tables of distances are made at load"
-        raise config.error("max_position_embeddings", spec.max_positions, expected)
+    if rows is not None and kinds:
+        most = LARGEST_TABLE // (2 * hidden * spec.num_layers * len(kinds))
+        for key, distances in (("max_position_embeddings", spec.max_positions), ("max_relative_positions", rows.span)):
+            if distances > most:
+                raise config.error(key, distances, f"at most {most}, as tables of distances are made at load")
     return spec
 
 
 def read_kinds(config: Config) -> tuple[str, ...]:
     """Read which contents meet distances: a list, or words between bars."""
-    kinds = config.values.get("pos_att_type") or []
-    kinds = _words(config, "pos_att_type", "") if isinstance(kinds, str) else kinds
+    kinds = config.values.get("pos_att_type")
+    kinds = [] if kinds is None else _words(config, "pos_att_type", "") if isinstance(kinds, str) else kinds
     if not isinstance(kinds, list) or not all(kind in KINDS for kind in kinds) or len(set(kinds)) < len(kinds):
         raise config.error("pos_att_type", kinds, f"some of {list(KINDS)}, each once")
     return tuple(kinds)

@@ -5,7 +5,7 @@ from .names import Names
 from .spec import Config, DistanceRows, ModelSpec
 
 ARCHITECTURES = {"deberta": "DebertaForSequenceClassification"}
-IGNORED = ("deberta.embeddings.position_ids", "lm_predictions.", "cls.")
+IGNORED = ("deberta.embeddings.position_", "lm_predictions.", "cls.")
 NAMES: Names = {
     **SHARED,
     "layers.{i}.attention.query": "deberta.encoder.layer.{i}.attention.self.in_proj[0/3 of heads]",
