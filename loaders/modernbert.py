@@ -7,7 +7,7 @@ configuration of transformers.
 """
 
 from .names import Names
-from .rotary import check_turning_heads, read_theta
+from .rotary import check_rotary_sizes, read_plain_theta
 from .spec import ATTENTION, FEED_FORWARD, NORMS, Config, LayerRule, LinearStep, ModelSpec, NormStep, read_common_sizes
 
 ARCHITECTURES = {"modernbert": "ModernBertForSequenceClassification"}
@@ -39,7 +39,7 @@ def read_spec(config: Config) -> ModelSpec:
     """Check a config.json."""
     config.require("classifier_pooling", "cls", tuple(POOLING), "the poolings that transformers has")
     sizes = read_common_sizes(config)
-    check_turning_heads(config, sizes["hidden_size"], sizes["num_heads"], sizes["max_positions"])
+    check_rotary_sizes(config, sizes["hidden_size"], sizes["num_heads"], sizes["max_positions"])
     eps = config.number("norm_eps", 1e-5, low=0, high=1e-2)
     switches = {"attention_bias": ATTENTION, "mlp_bias": FEED_FORWARD, "norm_bias": NORMS}
     without = [part for key, parts in switches.items() if not config.flag(key, False) for part in parts]
@@ -89,6 +89,6 @@ def _thetas(config: Config) -> dict[str, float]:
     if not isinstance(newer, dict) or not set(newer) <= {FULL, SLIDING}:
         raise config.error("rope_parameters", newer, f"an object with {FULL!r} and {SLIDING!r}")
     return {
-        kind: read_theta(config, f"rope_parameters: {kind}", newer.get(kind), *OLD_THETAS[kind])
+        kind: read_plain_theta(config, newer.get(kind), f"rope_parameters: {kind}", *OLD_THETAS[kind])
         for kind in (FULL, SLIDING)
     }

@@ -5,7 +5,7 @@ the code of their author have other keys, and are refused.
 """
 
 from .names import Names
-from .rotary import check_turning_heads, read_theta
+from .rotary import check_rotary_sizes, read_plain_theta
 from .spec import ATTENTION, FEED_FORWARD, Config, LayerRule, ModelSpec, read_sizes
 
 ARCHITECTURES = {"nomic_bert": "NomicBertForSequenceClassification"}
@@ -32,7 +32,9 @@ DEFAULT_THETA = 1000.0
 def read_spec(config: Config) -> ModelSpec:
     """Check a config.json."""
     config.require("rope_scaling", None, (None,), "only the plain rates are implemented")
-    theta = read_theta(config, "rope_parameters", config.values.get("rope_parameters"), "rope_theta", DEFAULT_THETA)
+    theta = read_plain_theta(
+        config, config.values.get("rope_parameters"), "rope_parameters", "rope_theta", DEFAULT_THETA
+    )
     spec = read_sizes(
         config,
         layers=(LayerRule(theta),) * config.integer("num_hidden_layers", high=1024),
@@ -41,5 +43,5 @@ def read_spec(config: Config) -> ModelSpec:
         activation=config.activation("hidden_act", "silu"),
         without_bias=frozenset({*ATTENTION, *FEED_FORWARD}),
     )
-    check_turning_heads(config, spec.hidden_size, spec.num_heads, spec.max_positions)
+    check_rotary_sizes(config, spec.hidden_size, spec.num_heads, spec.max_positions)
     return spec

@@ -13,6 +13,7 @@ LARGEST_JSON = 8 * 2**20  # bytes; in memory, JSON takes up to 20 times as much.
 
 # Backends add each token type to each position at load: a table that the files do not hold. Real models have 1 or 2.
 MOST_TOKEN_TYPES = 16
+LARGEST_TABLE = 1 << 22  # numbers in a table of positions that is made at load, where the files hold none to bound it
 
 
 class LayerRule(NamedTuple):
