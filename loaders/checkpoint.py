@@ -5,6 +5,7 @@
     modules       modules.json: is it a model that is computed here?
     modular_head  the folders of modules behind an encoder -> steps of a head
     spec          config.json -> ModelSpec; bert, modernbert and their like hold what differs between families
+    remote        families whose folders bring code, which is not run
     names         the tensors that a spec promises
     tensors       safetensors files -> weights under canonical names
     tokenizer     tokenizer.json or vocab.txt -> token ids of a text
@@ -17,18 +18,31 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from . import albert, bert, deberta, deberta_v1, distilbert, electra, modernbert, mpnet, nomic_bert, roberta
+from . import (
+    albert,
+    bert,
+    deberta,
+    deberta_v1,
+    distilbert,
+    electra,
+    gte,
+    modernbert,
+    mpnet,
+    nomic_bert,
+    remote,
+    roberta,
+)
 from .errors import ConfigError
 from .files import ModelFiles
 from .modular_head import read_head
 from .modules import SENTENCE_TRANSFORMERS, SETTINGS, Chain, read_modules
-from .names import tensor_table, without_head
+from .names import Names, tensor_table, without_head
 from .source import find_folder
 from .spec import Config, ModelSpec
-from .tensors import Weights, open_weights
+from .tensors import Headers, Weights, open_weights, read_headers
 from .tokenizer import PairTemplate, PairTokenizer, load_tokenizer
 
-MODULES = (bert, roberta, electra, distilbert, mpnet, modernbert, deberta, deberta_v1, albert, nomic_bert)
+MODULES = (bert, roberta, electra, distilbert, mpnet, modernbert, deberta, deberta_v1, albert, nomic_bert, gte)
 FAMILIES: dict[str, ModuleType] = {model_type: module for module in MODULES for model_type in module.ARCHITECTURES}
 HEAD = "ForSequenceClassification"  # ends the names of transformers' classes
 OF_HEAD = ("id2label", "num_labels", "classifier_")  # how keys of config.json begin that say something of a head
@@ -96,9 +110,12 @@ def load_checkpoint(name: str | os.PathLike[str] | None, **hub_options: Any) -> 
 
 def _read(files: ModelFiles) -> Checkpoint:
     chain = read_modules(files)
-    config = Config.read(files, "config.json")
-    family = _family(config, has_head=not chain.behind)
-    spec, weights = _read_modular(files, chain, config, family) if chain.behind else _read_whole(files, config, family)
+    config, headers = Config.read(files, "config.json"), read_headers(files)
+    family = _family(config, headers, has_head=not chain.behind)
+    if chain.behind:
+        spec, weights = _read_modular(files, chain, config, headers, family)
+    else:
+        spec, weights = _read_whole(config, headers, family)
     tokenizer = load_tokenizer(files, spec.vocab_size, spec.num_token_types)
     _check_template(config, spec, tokenizer.template)
     if chain.longest is not None:
@@ -106,33 +123,43 @@ def _read(files: ModelFiles) -> Checkpoint:
     return Checkpoint(files, spec, weights, tokenizer, _read_saved(files, config), config.values, chain)
 
 
-def _read_whole(files: ModelFiles, config: Config, family: ModuleType) -> tuple[ModelSpec, Weights]:
-    """Read a model with transformers' own head."""
+def _read_whole(config: Config, headers: Headers, family: ModuleType) -> tuple[ModelSpec, Weights]:
+    """Read a model with a head of its own."""
+    if family in remote.MODULES:
+        config = _with_labels(config, headers, family.NAMES)
     spec: ModelSpec = family.read_spec(config)
-    return spec, open_weights(files, tensor_table(spec, family.NAMES), family.IGNORED)
+    return spec, open_weights(headers, tensor_table(spec, family.NAMES), family.IGNORED)
 
 
-def _read_modular(files: ModelFiles, chain: Chain, config: Config, family: ModuleType) -> tuple[ModelSpec, Weights]:
+def _with_labels(config: Config, headers: Headers, names: Names) -> Config:
+    """Let the last layer say how many logits there are where config.json does not, as that of some models."""
+    last = headers.tensors.get(f"{names['head.output']}.weight")
+    if last is None or not last.shape or not {"id2label", "num_labels"}.isdisjoint(config.values):
+        return config
+    return Config(config.path, {**config.values, "num_labels": last.shape[0]})
+
+
+def _read_modular(
+    files: ModelFiles, chain: Chain, config: Config, headers: Headers, family: ModuleType
+) -> tuple[ModelSpec, Weights]:
     """Read an encoder and the modules behind it; what config.json says of a head means nothing then."""
     of_encoder = {key: value for key, value in config.values.items() if not key.startswith(OF_HEAD)}
     spec, tables = read_head(files, chain.behind, family.read_spec(Config(config.path, of_encoder)))
     names, ignored = without_head(family.NAMES, family.IGNORED)
-    weights = open_weights(files, tensor_table(spec, names), ignored)
+    weights = open_weights(headers, tensor_table(spec, names), ignored)
     for folder, table in tables.items():
-        weights |= open_weights(files.inside(folder), table, ())
+        weights |= open_weights(read_headers(files.inside(folder)), table, ())
     return spec, weights
 
 
-def _family(config: Config, *, has_head: bool) -> ModuleType:
+def _family(config: Config, headers: Headers, *, has_head: bool) -> ModuleType:
     """Return the module that knows this architecture."""
-    if "auto_map" in config.values:
-        raise ConfigError(
-            f"{config.path}: auto_map: the model brings its own code, which is never run; choose another model"
-        )
-    model_type = config.values.get("model_type")
-    if not isinstance(model_type, str) or model_type not in FAMILIES:
-        raise config.error("model_type", model_type, f"one of {sorted(FAMILIES)}")
-    family = FAMILIES[model_type]
+    family, model_type = remote.recognise(config, headers.tensors), config.values.get("model_type")
+    if family is None:
+        remote.refuse_unknown_code(config)
+        if not isinstance(model_type, str) or model_type not in FAMILIES:
+            raise config.error("model_type", model_type, f"one of {sorted(FAMILIES)}")
+        family = FAMILIES[model_type]
     architectures = config.values.get("architectures")
     expected, kind = family.ARCHITECTURES[model_type], "with a classification head"
     if not has_head:

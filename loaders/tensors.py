@@ -7,6 +7,7 @@ read at a time, when it is asked for.
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy import float32
@@ -51,22 +52,25 @@ class Weights(Mapping[str, NDArray[float32]]):
         return sorted({tensor.dtype for tensor, _ in self._tensors.values()})
 
 
-def open_weights(files: ModelFiles, table: TensorTable, ignored: tuple[str, ...]) -> Weights:
-    """Find every tensor of the table in a folder's safetensors files.
+class Headers(NamedTuple):
+    """What the headers of a folder's safetensors files say."""
+
+    where: Path  # the file, or the index of the files
+    tensors: dict[str, StoredTensor]  # by name
+
+
+def read_headers(files: ModelFiles) -> Headers:
+    """Read which tensors a folder has, and where they lie.
 
     Parameters
     ----------
     files : ModelFiles
         Of a folder that holds model.safetensors, or model.safetensors.index.json and the files that it names.
-    table : dict
-        What must be there, and in which shape.
-    ignored : tuple of str
-        Beginnings of names that may be there and are not needed.
 
     Raises
     ------
     WeightsError
-        When a file is damaged, or a tensor is missing, unexpected, of another shape or of a dtype that is not float.
+        When a file is damaged, or a name is there twice.
     """
     names = weight_files(files)
     stored: dict[str, StoredTensor] = {}
@@ -78,8 +82,27 @@ def open_weights(files: ModelFiles, table: TensorTable, ignored: tuple[str, ...]
                     f"{tensor.place}: found again, expected once; it is also in {stored[name].file.path}"
                 )
             stored[name] = tensor
-    where = files.folder / (names[0] if len(names) == 1 else INDEX)
-    _check_names(where, set(stored), {source.name for source in table.values()}, ignored)
+    return Headers(files.folder / (names[0] if len(names) == 1 else INDEX), stored)
+
+
+def open_weights(headers: Headers, table: TensorTable, ignored: tuple[str, ...]) -> Weights:
+    """Find every tensor of the table.
+
+    Parameters
+    ----------
+    headers : Headers
+    table : dict
+        What must be there, and in which shape.
+    ignored : tuple of str
+        Beginnings of names that may be there and are not needed.
+
+    Raises
+    ------
+    WeightsError
+        When a tensor is missing, unexpected, of another shape or of a dtype that is not float.
+    """
+    stored = headers.tensors
+    _check_names(headers.where, set(stored), {source.name for source in table.values()}, ignored)
     for source in table.values():
         _check_tensor(stored[source.name], source.shape)
     return Weights({ours: (stored[source.name], source) for ours, source in table.items()})
