@@ -18,9 +18,10 @@ from tokenizers_of_families import added_tokens
 
 GOLDENS = Path(__file__).parent / "goldens"
 FAMILIES = ["roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet", "modernbert", "modernbert-mean"]
-FAMILIES += ["deberta-v3", "deberta-v2", "deberta-v1", "albert", "nomic-bert"]
+FAMILIES += ["deberta-v3", "deberta-v2", "deberta-v1", "albert", "nomic-bert", "gte"]
 NAMES = ["cased", "narrow", "odd-heads-float16", "old-names", "sharded-bfloat16", "vocab-txt", "tiny-reranker"]
-NAMES += [*FAMILIES, "modular"]
+REMOTE = ["jina-reranker-v1", "jina-reranker-v2", "gte-remote"]  # recorded by record_remote.py; not in transformers
+NAMES += [*FAMILIES, *REMOTE, "modular"]
 TOKENIZERS = ["modernbert", "gemma"]  # recorded without a model
 TOKENIZER_LENGTHS = (16, 64)
 Tensors = dict[str, np.ndarray]

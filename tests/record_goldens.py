@@ -3,7 +3,7 @@
     python tests/record_goldens.py
 
 Needs torch, transformers and sentence-transformers; the tests that read what it writes need none of them. Sizes are odd
-on purpose.
+on purpose. Goldens of record_remote.py are removed: run it afterwards.
 """
 
 import json
@@ -33,6 +33,7 @@ BYTE_PAIRS = {
 }
 UNIGRAMS = {
     "xlm-roberta": (transformers.XLMRobertaTokenizer, ROBERTAS_SPECIAL),
+    "gte": (transformers.XLMRobertaTokenizer, ROBERTAS_SPECIAL),
     "camembert": (transformers.CamembertTokenizer, ROBERTAS_SPECIAL),
     "deberta-v2": (transformers.DebertaV2Tokenizer, SPECIAL),
     "albert": (transformers.AlbertTokenizer, ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"]),
@@ -86,6 +87,7 @@ DEBERTA_V2 = {
 DEBERTA_V1 = {
     "relative_attention": True, "max_relative_positions": 20, "pos_att_type": "c2p|p2c", "position_biased_input": False,
 }  # fmt: skip
+FASTER = {"rope_parameters": {"rope_type": "default", "rope_theta": 400.0}}  # than the default; short texts show it
 SHAPES = {
     "narrow": Shape(heads=3, head_width=16, layers=2, intermediate=97),
     "odd-heads-float16": Shape(heads=12, head_width=26, layers=1, intermediate=211, labels=3, dtype=torch.float16),
@@ -131,6 +133,7 @@ SHAPES = {
         settings={"num_hidden_groups": 2, "inner_group_num": 2},
     ),
     "nomic-bert": Shape(heads=2, head_width=18, layers=3, intermediate=41, labels=2, family="nomic_bert"),
+    "gte": Shape(heads=3, head_width=10, layers=3, intermediate=47, family="gte", settings=FASTER),
 }  # fmt: skip
 
 
@@ -170,7 +173,7 @@ def write_checkpoint(folder: Path, shape: Shape, seed: int) -> None:
         "num_labels": shape.labels,
         "pad_token_id": int(counts_from_padding),
     }
-    if shape.family in ("roberta", "xlm-roberta", "camembert"):
+    if shape.family in ("roberta", "xlm-roberta", "camembert", "gte"):
         sizes["type_vocab_size"] = 1
     if shape.family == "distilbert":
         sizes["hidden_dim"] = sizes.pop("intermediate_size")
