@@ -9,7 +9,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from checkpoints import FAMILIES, GOLDENS, copy_checkpoint, edit_json
+from checkpoints import FAMILIES, GOLDENS, REMOTE, copy_checkpoint, edit_json
 from hostile_pairs import PAIRS
 from numbert import BackendError, CrossEncoder, InputError, InputTypeError, NumbertError, SaveError
 from numbert.engine.activations import identity, sigmoid, tanh
@@ -255,7 +255,7 @@ def test_a_model_pickled_for_another_processor_is_refused(monkeypatch):
 # ---- saving
 
 
-@pytest.mark.parametrize("name", ["narrow", "sharded-bfloat16", "vocab-txt", *FAMILIES])
+@pytest.mark.parametrize("name", ["narrow", "sharded-bfloat16", "vocab-txt", *FAMILIES, *REMOTE])
 def test_a_saved_model_is_the_same_model(tmp_path, name):
     model = CrossEncoder(
         GOLDENS / name, max_length=20, activation_fn="tanh", prompts={"q": "q: "}, default_prompt_name="q"

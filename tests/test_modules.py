@@ -466,6 +466,10 @@ HEADS_OF_FAMILIES = {  # how the tensors begin that only a classification head n
     "deberta-v1": (("classifier.", "pooler."), "DebertaModel"),
     "albert": ("classifier.", "AlbertModel"),
     "nomic-bert": ("classifier.", "NomicBertModel"),
+    "jina-reranker-v1": ("classifier.", "JinaBertModel"),
+    "jina-reranker-v2": ("classifier.", "XLMRobertaModel"),
+    "gte": ("classifier.", "GteModel"),
+    "gte-remote": ("classifier.", "NewModel"),
 }
 
 
@@ -506,7 +510,7 @@ def test_a_pooler_that_is_not_used_may_be_there_or_not(without_head):
     if without_head.pooler:
         edit_tensors(path, lambda tensors: [tensors.pop(key) for key in without_head.pooler])
         np.testing.assert_array_equal(scores(without_head.folder), expected)
-    elif without_head.whole.name in ("roberta", "xlm-roberta", "camembert", "mpnet"):
+    elif without_head.whole.name in ("roberta", "xlm-roberta", "camembert", "mpnet", "jina-reranker-v2"):
         edit_tensors(path, lambda tensors: tensors.update({name: np.zeros((2, 2), np.float32)}))
         np.testing.assert_array_equal(scores(without_head.folder), expected)
     else:  # families whose encoders have none
