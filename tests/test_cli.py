@@ -200,10 +200,31 @@ def test_verify_says_what_it_could_not_compare(run, monkeypatch):
     assert [check["passed"] for check in json.loads(out)] == [True, True, None]
 
 
-def test_verify_lets_transformers_neither_unpickle_nor_run_code_nor_ask_the_hub(monkeypatch, tmp_path):
+def mock_transformers(monkeypatch, missing=()):
     transformers = mock.MagicMock()
+    loaded = (mock.MagicMock(), {"missing_keys": set(missing)})
+    transformers.AutoModelForSequenceClassification.from_pretrained.return_value = loaded
     monkeypatch.setitem(sys.modules, "torch", mock.MagicMock())
     monkeypatch.setitem(sys.modules, "transformers", transformers)
+    return transformers
+
+
+def test_verify_compares_with_no_class_that_would_fill_up_with_random_numbers(monkeypatch, tmp_path):
+    mock_transformers(monkeypatch, missing=["pooler.weight", "layer.0.weight"])
+    with pytest.raises(BackendError, match=r"transformers has no class for this model: .* needs layer\.0\.weight"):
+        verify._Transformers(tmp_path, 20)
+
+
+@pytest.mark.parametrize("error", [ValueError("no `new`\nUpgrade"), KeyError("ntk"), RuntimeError("sizes\nmore")])
+def test_verify_says_in_a_line_why_transformers_cannot_load_a_model(monkeypatch, tmp_path, error):
+    transformers = mock_transformers(monkeypatch)
+    transformers.AutoModelForSequenceClassification.from_pretrained.side_effect = error
+    with pytest.raises(BackendError, match=r"^transformers cannot load this model: \w+Error: .*(new|ntk|sizes)[`']?$"):
+        verify._Transformers(tmp_path, 20)
+
+
+def test_verify_lets_transformers_neither_unpickle_nor_run_code_nor_ask_the_hub(monkeypatch, tmp_path):
+    transformers = mock_transformers(monkeypatch)
     verify._Transformers(tmp_path, 20)
     (tokenizer,) = transformers.AutoTokenizer.from_pretrained.call_args_list
     (model,) = transformers.AutoModelForSequenceClassification.from_pretrained.call_args_list

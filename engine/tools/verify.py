@@ -121,7 +121,15 @@ class _Transformers:
 
     def _load(self, folder: Path, settings: dict[str, Any]) -> Any:
         library = importlib.import_module("transformers").AutoModelForSequenceClassification
-        return library.from_pretrained(folder, **settings, **AS_STRICT_AS_NUMBERT)
+        try:
+            model, found = library.from_pretrained(folder, output_loading_info=True, **settings, **AS_STRICT_AS_NUMBERT)
+        except (ValueError, KeyError, RuntimeError) as error:  # a family, a rule or shapes of tensors unknown to it
+            problem = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise BackendError(f"transformers cannot load this model: {problem:.200}") from error
+        if found["missing_keys"]:  # which it would fill with random numbers
+            some = min(found["missing_keys"])
+            raise BackendError(f"transformers has no class for this model: that of the same name needs {some:.200}")
+        return model
 
     def _compute(self, tensors: dict[str, Any]) -> Any:
         return self.model(**tensors).logits
