@@ -42,6 +42,10 @@ RELATED = {
     "engine/tokenization.py": ["test_tokenization.py", "test_scorer.py"],
     "loaders/tokenizer.py": ["test_tokenization.py", "test_loaders.py"],
     "loaders/tensors.py": ["test_loaders.py", "test_modernbert.py"],
+    "loaders/remote.py": ["test_remote_families.py"],
+    "loaders/gte.py": ["test_remote_families.py"],
+    "loaders/jina_bert.py": ["test_remote_families.py"],
+    "loaders/rotary.py": ["test_remote_families.py", "test_modernbert.py"],
 }
 SWAPPED = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,

@@ -35,6 +35,7 @@ KINDS = [None] + [
     GOLDENS / name
     for name in ("mpnet", "modernbert", "modernbert-mean", "modular", "deberta-v3", "deberta-v2", "albert")
 ]
+KINDS += [GOLDENS / "jina-reranker-v1", GOLDENS / "gte-remote"]  # gates before norms behind the blocks
 
 
 @pytest.fixture(scope="module")
