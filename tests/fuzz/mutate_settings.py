@@ -10,9 +10,10 @@ from mutate_json import mutate
 SIZES = "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size max_position_embeddings".split()
 SIZES += "type_vocab_size dim n_layers n_heads hidden_dim embedding_size relative_attention_num_buckets".split()
 SIZES += "pad_token_id num_labels layer_norm_eps".split()
+BENDS = ["gelu_new", "relu", "gelu_pytorch_tanh", "gelu_fast", "silu", "swish", "tanh", "sigmoid", "GELU", "mish"]
+BENDS += [["gelu"], {"gelu": 1}, None]
 RULES: dict[str, list[Any]] = {
-    "hidden_act": ["gelu_new", "relu", "gelu_pytorch_tanh", "silu", "GELU", ["gelu"], {"gelu": 1}, None],
-    "activation": ["relu", "gelu_new", None, []],
+    **dict.fromkeys(("hidden_act", "activation", "hidden_activation", "classifier_activation"), BENDS),
     "position_embedding_type": ["relative_key", "relative_key_query", "rotary", None, ["absolute"], {}],
     "is_decoder": [True, 1, 0, "false", [], {}],
     "add_cross_attention": [True, 1, []],

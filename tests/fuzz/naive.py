@@ -13,6 +13,8 @@ from verdict import Refusable, Unsure
 Tensors = dict[str, np.ndarray]
 BASE = {"bert": "bert", "roberta": "roberta", "xlm-roberta": "roberta", "camembert": "roberta", "electra": "electra"}
 BASE |= {"distilbert": "distilbert", "mpnet": "mpnet", "modernbert": "model"}
+BASE |= {"deberta": "deberta", "deberta-v2": "deberta", "albert": "albert", "nomic_bert": "nomic_bert"}
+BASE |= {"gte": "gte", "new": "new"}
 BERT = {
     "q": "attention.self.query",
     "k": "attention.self.key",
@@ -31,8 +33,16 @@ DISTIL = {"q": "attention.q_lin", "k": "attention.k_lin", "v": "attention.v_lin"
 DISTIL |= {"n1": "sa_layer_norm", "up": "ffn.lin1", "down": "ffn.lin2", "n2": "output_layer_norm"}
 # Tensors that a file may hold and classification does not use: heads of pre-training, unused poolers, a constant.
 UNUSED = ("cls.", "lm_head.", "discriminator_predictions.", "generator_", "vocab_", "roberta.pooler.", "mpnet.pooler.")
+UNUSED += ("lm_predictions.", "mask_predictions.", "predictions.", "sop_classifier.")
 # Of these there is also a pooler that only a head of transformers' own would use.
-POOLERS = ("bert", "roberta", "mpnet")
+POOLERS = ("bert", "roberta", "mpnet", "albert", "nomic_bert", "gte", "new")
+HEADS = {
+    "bert": ("bert.pooler.dense", "classifier"),
+    "distilbert": ("pre_classifier", "classifier"),
+    "deberta": ("pooler.dense", "classifier"),
+    "albert": ("albert.pooler", "classifier"),
+    **{base: (f"{base}.pooler.dense", "classifier") for base in ("nomic_bert", "gte", "new")},
+}
 erf = np.frompyfunc(math.erf, 1, 1)
 
 
@@ -53,14 +63,17 @@ class Model:
         When a tensor is missing, of another shape, or there is one that the configuration does not promise.
     """
 
+    names = BERT  # of the parts of a layer
+    place = "encoder.layer"  # of the layers, in the encoder
+    embedding_norm = "embeddings.LayerNorm"
+
     def __init__(self, sizes: dict[str, Any], tensors: Tensors, modules: tuple[Module, ...] = ()) -> None:
         self.sizes, self.tensors, self.peak, self.used, self.modules = sizes, tensors, 0.0, set(), modules
         base = BASE[sizes["family"]]
         self.base, self.prefix = base, "" if modules else f"{base}."
-        self.names = {"distilbert": DISTIL, "mpnet": MPNET}.get(base, BERT)
-        self.layers = f"{self.prefix}{'transformer' if base == 'distilbert' else 'encoder'}.layer"
-        head = {"bert": ("bert.pooler.dense", "classifier"), "distilbert": ("pre_classifier", "classifier")}
-        self.head = head.get(base, ("classifier.dense", "classifier.out_proj"))
+        self.names = {"distilbert": DISTIL, "mpnet": MPNET}.get(base, self.names)
+        self.layers = f"{self.prefix}{'transformer.layer' if base == 'distilbert' else self.place}"
+        self.head = HEADS.get(base, ("classifier.dense", "classifier.out_proj"))
         self.logits([0] * 3, [0] * 3, [0] * 3)  # touches every tensor
         unused = (*UNUSED, f"{self.prefix}embeddings.position_ids")
         unused += ("pooler.",) if modules and base in POOLERS else ()
@@ -106,8 +119,7 @@ class Model:
     def _own_head(self, x: np.ndarray) -> np.ndarray:
         dense, output = self.head
         x = self._linear(x[:1], dense, self.sizes["hidden"])
-        bend = {"electra": gelu, "distilbert": lambda x: np.maximum(x, 0)}.get(self.base, np.tanh)
-        return self._linear(bend(x), output, self.sizes["labels"])[0]
+        return self._linear(BENDS[self.sizes["head_bend"]](x), output, self.sizes["labels"])[0]
 
     def _modular_head(self, x: np.ndarray) -> np.ndarray:
         """Hand features from module to module, by name, as sentence-transformers does."""
@@ -150,34 +162,56 @@ class Model:
 
     def _encode(self, ids: list[int], types: list[int], positions: list[int]) -> np.ndarray:
         """Return the rows of one pair: (L, C)."""
+        x, bias = self._embed(ids, types, positions), self._bias(len(ids))
+        for i in range(self.sizes["layers"]):
+            x = self._layer(x, self._names_of_layer(i), bias)
+        return x
+
+    def _embed(self, ids: list[int], types: list[int], positions: list[int]) -> np.ndarray:
+        x = self._norm(self._sum_of_rows(ids, types, positions), f"{self.prefix}{self.embedding_norm}")
+        if self.sizes["embedding"] != self.sizes["hidden"]:
+            x = self._linear(x, f"{self.prefix}embeddings_project", self.sizes["hidden"])
+        return x
+
+    def _sum_of_rows(self, ids: list[int], types: list[int], positions: list[int]) -> np.ndarray:
         sizes, where = self.sizes, f"{self.prefix}embeddings"
         width = sizes["embedding"]
         x = self._take(f"{where}.word_embeddings.weight", sizes["vocab"], width)[ids]
-        x = x + self._take(f"{where}.position_embeddings.weight", sizes["positions"], width)[positions]
+        if sizes["has_positions"]:
+            x = x + self._take(f"{where}.position_embeddings.weight", sizes["positions"], width)[positions]
         if sizes["types"]:
             x = x + self._take(f"{where}.token_type_embeddings.weight", sizes["types"], width)[types]
-        x = self._norm(x, f"{where}.LayerNorm")
-        if width != sizes["hidden"]:
-            x = self._linear(x, f"{self.prefix}embeddings_project", sizes["hidden"])
-        bias = self._distance_bias(len(ids)) if sizes["buckets"] else 0
-        for i in range(sizes["layers"]):
-            x = self._layer(x, {part: f"{self.layers}.{i}.{name}" for part, name in self.names.items()}, bias)
         return x
 
+    def _names_of_layer(self, i: int) -> dict[str, str]:
+        return {part: f"{self.layers}.{i}.{name}" for part, name in self.names.items()}
+
     def _layer(self, x: np.ndarray, names: dict[str, str], bias: Any) -> np.ndarray:
-        c, heads = self.sizes["hidden"], self.sizes["heads"]
-        query, value = self._linear(x, names["q"], c), self._linear(x, names["v"], c)
+        x = self._norm(x + self._attention(x, names, bias), names["n1"])
+        return self._norm(x + self._feed_forward(x, names), names["n2"])
+
+    def _attention(self, x: np.ndarray, names: dict[str, str], bias: Any) -> np.ndarray:
+        query, key, value = map(self._heads, self._rows(x, names))
+        scores = query @ key.transpose(0, 2, 1) / math.sqrt(query.shape[-1]) + bias
+        return self._linear(mix(scores, value), names["o"], self.sizes["hidden"])
+
+    def _rows(self, x: np.ndarray, names: dict[str, str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return queries, keys and values: (L, C) each."""
+        c = self.sizes["hidden"]
         key = self._linear(x, names["k"], c, bias=False)  # its bias adds the same to all scores of a query
-        parts = []
-        for h in range(heads):
-            part = slice(h * (c // heads), (h + 1) * (c // heads))
-            scores = query[:, part] @ key[:, part].T / math.sqrt(c // heads)
-            scores = scores + (bias[h] if self.sizes["buckets"] else 0)
-            weights = np.exp(scores - scores.max(-1, keepdims=True))
-            parts.append(weights / weights.sum(-1, keepdims=True) @ value[:, part])
-        x = self._norm(x + self._linear(np.concatenate(parts, -1), names["o"], c), names["n1"])
-        hidden = gelu(self._linear(x, names["up"], self.sizes["inner"]))
-        return self._norm(x + self._linear(hidden, names["down"], c), names["n2"])
+        return self._linear(x, names["q"], c), key, self._linear(x, names["v"], c)
+
+    def _heads(self, rows: np.ndarray) -> np.ndarray:
+        """Return the part of each head: (H, rows, D)."""
+        return rows.reshape(len(rows), self.sizes["heads"], -1).transpose(1, 0, 2)
+
+    def _feed_forward(self, x: np.ndarray, names: dict[str, str]) -> np.ndarray:
+        hidden = BENDS[self.sizes["bend"]](self._linear(x, names["up"], self.sizes["inner"]))
+        return self._linear(hidden, names["down"], self.sizes["hidden"])
+
+    def _bias(self, length: int) -> Any:
+        """Return what is added to the scores of each head: (H, L, L), or 0."""
+        return self._distance_bias(length) if self.sizes["buckets"] else 0
 
     def _distance_bias(self, length: int) -> np.ndarray:
         """Return the bias of each head for each query and key, as transformers' MPNet computes it: (H, L, L)."""
@@ -206,14 +240,37 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.tanh(x / 2))
 
 
-BENDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+def _gelu_tanh(x: np.ndarray) -> np.ndarray:
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def mix(scores: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Weigh values by the scores, and put the heads beside each other: (L, C)."""
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    mixed = weights / weights.sum(-1, keepdims=True) @ value
+    return mixed.transpose(1, 0, 2).reshape(scores.shape[1], -1)
+
+
+BENDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # by the names of torch's classes
     "Tanh": np.tanh,
     "GELU": gelu,
     "ReLU": lambda x: np.maximum(x, 0),
     "SiLU": lambda x: x * _sigmoid(x),
     "Sigmoid": _sigmoid,
     "Identity": lambda x: x,
+    "GELUTanh": _gelu_tanh,
 }
+# What config.json calls them
+BENDS_OF_CONFIG = {"gelu": "GELU", "relu": "ReLU", "silu": "SiLU", "swish": "SiLU", "tanh": "Tanh"}
+BENDS_OF_CONFIG |= {"sigmoid": "Sigmoid", **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast"), "GELUTanh")}
+
+
+def bend_of(config: dict[str, Any], key: str, default: str) -> str:
+    """Return which of `BENDS` a setting asks for."""
+    name = config.get(key, default)
+    if name not in list(BENDS_OF_CONFIG):  # a list, as the name may be anything
+        raise Refusable(f"{key} {name!r:.60}")
+    return BENDS_OF_CONFIG[name]
 
 
 def _pool(x: np.ndarray, settings: dict[str, Any]) -> np.ndarray:

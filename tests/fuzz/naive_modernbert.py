@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import numpy as np
-from naive import BENDS, Model, gelu
+from naive import BENDS, Model, bend_of
 from verdict import Refusable
 
 
@@ -40,12 +40,14 @@ class ModernBert(Model):
     def _feed(self, x: np.ndarray, name: str) -> np.ndarray:
         inner, bias = self.sizes["inner"], self.sizes["mlp_bias"]
         both = self._dense(x, f"{name}.Wi", 2 * inner, bias)
-        return self._dense(gelu(both[:, :inner]) * both[:, inner:], f"{name}.Wo", self.sizes["hidden"], bias)
+        return self._dense(
+            BENDS[self.sizes["bend"]](both[:, :inner]) * both[:, inner:], f"{name}.Wo", self.sizes["hidden"], bias
+        )
 
     def _own_head(self, x: np.ndarray) -> np.ndarray:
         sizes = self.sizes
         x = x[:1] if sizes["pooling"] == "cls" else x.mean(0, keepdims=True)
-        x = BENDS[sizes["bend"]](self._dense(x, "head.dense", sizes["hidden"], sizes["classifier_bias"]))
+        x = BENDS[sizes["head_bend"]](self._dense(x, "head.dense", sizes["hidden"], sizes["classifier_bias"]))
         x = self._norm(x, "head.norm", bias=sizes["norm_bias"])
         return self._linear(x, "classifier", sizes["labels"])[0]
 
@@ -67,7 +69,6 @@ def read_rules(config: dict[str, Any]) -> dict[str, Any]:
     flags = {key: config.get(key, False) for key in ("attention_bias", "mlp_bias", "norm_bias", "classifier_bias")}
     if not isinstance(layers, int) or not all(isinstance(flag, bool) for flag in flags.values()):
         raise Refusable("layers or biases")
-    names = {"gelu": "GELU", "relu": "ReLU", "silu": "SiLU", "tanh": "Tanh", "sigmoid": "Sigmoid"}
     every, kinds = config.get("global_attn_every_n_layers", 3), config.get("layer_types")
     if kinds is None:
         kinds = ["sliding_attention" if i % every else "full_attention" for i in range(layers)]
@@ -83,5 +84,6 @@ def read_rules(config: dict[str, Any]) -> dict[str, Any]:
         "rules": [(thetas[kind], reach[kind]) for kind in kinds],
         "eps": config.get("norm_eps", 1e-5),
         "pooling": config.get("classifier_pooling", "cls"),
-        "bend": names.get(config.get("classifier_activation", "gelu"), "?"),
+        "bend": bend_of(config, "hidden_activation", "gelu"),
+        "head_bend": bend_of(config, "classifier_activation", "gelu"),
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from decode import decode
-from naive import BASE, Model, Module, Tensors
+from naive import BASE, Model, Module, Tensors, bend_of
 from naive_modernbert import ModernBert, read_rules
 from read_tokenizer import read_tokenizer
 from verdict import Refusable, Unsure
@@ -163,10 +163,8 @@ def read_sizes(config: dict[str, Any], *, has_head: bool) -> dict[str, Any]:
     if config.get("architectures") not in (None, [f"{CLASSES[family]}{kind}"]):
         raise Refusable("architecture without a head, or with two")
     distil, modern = family == "distilbert", family == "modernbert"
-    bend = "activation" if distil else "hidden_activation" if modern else "hidden_act"
-    for key, right in {bend: ("gelu",), "is_decoder": (False, None)}.items():
-        if config.get(key, right[0]) not in right:
-            raise Refusable(f"{key} {config[key]!r:.60}")
+    if config.get("is_decoder") not in (False, None):
+        raise Refusable("a decoder")
     if not modern and config.get("position_embedding_type") not in (None, "absolute"):
         raise Refusable("other positions")
     if "auto_map" in config:
@@ -203,6 +201,8 @@ def read_sizes(config: dict[str, Any], *, has_head: bool) -> dict[str, Any]:
         "first": 0 if padding is None else padding + 1, "labels": read_labels(config) if has_head else 0,
         "embedding": number("embedding_size") if family == "electra" else hidden,
         "buckets": number("relative_attention_num_buckets", 32) if family == "mpnet" else 0,
+        "bend": "" if modern else bend_of(config, "activation" if distil else "hidden_act", "gelu"), "has_positions": True,
+        "head_bend": {"electra": "GELU", "distilbert": "ReLU"}.get(family, "Tanh"),
         **(read_rules(config if has_head else _without_head(config)) if modern else {}),
     }  # fmt: skip
 
