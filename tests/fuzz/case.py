@@ -8,7 +8,7 @@ import resource
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,9 @@ from mutate_folder import KINDS, Spoiled, spoil
 from numbert import CrossEncoder
 from numbert.engine.activations import identity
 from numbert.engine.errors import NonFiniteScoreError
-from numbert.loaders.checkpoint import FAMILIES, Checkpoint, load_checkpoint
+from numbert.loaders.checkpoint import Checkpoint, load_checkpoint
 from numbert.loaders.errors import NumbertError
-from numbert.loaders.names import tensor_table, without_head
+from numbert.loaders.names import Source
 from second_opinion import Opinion, Pair
 from verdict import Failed, Refusable, Unsure
 
@@ -180,24 +180,19 @@ def _refused_when_asked(error: BaseException | None, other: BaseException | None
 
 
 def _compare_arrays(checkpoint: Checkpoint, opinion: Opinion) -> None:
-    """Hold every array that numbert reads to an independent decoding of the file: all of it, or equal parts of rows."""
-    for name, place, part, parts in _places(checkpoint):
+    """Hold every array that numbert reads to an independent decoding of the file: all of it, or parts of its rows."""
+    for name, (stored, source) in checkpoint.weights._tensors.items():
         array, _ = attempt(lambda name=name: checkpoint.weights[name], ())
-        whole = opinion.tensors.get(place)
-        if whole is None or array.dtype != np.float32 or not np.array_equal(array, np.split(whole, parts)[part]):
+        folder = Path(stored.file.path).parent
+        whole = opinion.tensors.get(source.name if folder == opinion.folder else f"{folder.name}/{source.name}")
+        if whole is None or array.dtype != np.float32 or not np.array_equal(array, _rows(whole, source)):
             raise Failed(f"wrong: array {name} is not what the file holds")
 
 
-def _places(checkpoint: Checkpoint) -> Iterator[tuple[str, str, int, int]]:
-    """Yield the name of each array, its name in the opinion, which of its parts it is, and of how many."""
-    spec, names, chain = checkpoint.spec, FAMILIES[checkpoint.spec.family].NAMES, checkpoint.chain.behind
-    for ours, source in tensor_table(spec, without_head(names, ())[0] if chain else names).items():
-        yield ours, source.name, source.part, source.parts
-    for ours in checkpoint.weights if chain else ():
-        head, _, rest = ours.partition(".")
-        if head == "head":  # "head.2.norm.gain" is in the folder of the second module behind the Pooling
-            place, _, name = rest.partition(".")
-            yield ours, f"{chain[int(place)].folder}/{name.replace('gain', 'weight')}", 0, 1
+def _rows(whole: np.ndarray, source: Source) -> np.ndarray:
+    """Take the rows of one part of each group."""
+    grouped = whole.reshape(source.groups, source.parts, -1, *whole.shape[1:])
+    return grouped[:, source.part].reshape(-1, *whole.shape[1:])
 
 
 def compare_logits(

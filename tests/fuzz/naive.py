@@ -14,7 +14,7 @@ Tensors = dict[str, np.ndarray]
 BASE = {"bert": "bert", "roberta": "roberta", "xlm-roberta": "roberta", "camembert": "roberta", "electra": "electra"}
 BASE |= {"distilbert": "distilbert", "mpnet": "mpnet", "modernbert": "model"}
 BASE |= {"deberta": "deberta", "deberta-v2": "deberta", "albert": "albert", "nomic_bert": "nomic_bert"}
-BASE |= {"gte": "gte", "new": "new"}
+BASE |= {"gte": "gte", "new": "new", "jina-bert": "bert", "jina-xlm": "roberta"}
 BERT = {
     "q": "attention.self.query",
     "k": "attention.self.key",

@@ -28,7 +28,7 @@ class ModernBert(Model):
     def _attend(self, x: np.ndarray, name: str, theta: float, reach: int | None) -> np.ndarray:
         c, heads, bias = self.sizes["hidden"], self.sizes["heads"], self.sizes["attention_bias"]
         parts = self._dense(x, f"{name}.Wqkv", 3 * c, bias).reshape(len(x), 3, heads, c // heads)
-        query, key, value = (_turn(parts[:, 0], theta), _turn(parts[:, 1], theta), parts[:, 2])
+        query, key, value = (turn(parts[:, 0], theta), turn(parts[:, 1], theta), parts[:, 2])
         scores = np.einsum("qhd,khd->hqk", query, key) / math.sqrt(c // heads)
         distance = np.abs(np.arange(len(x))[:, None] - np.arange(len(x))[None, :])
         if reach is not None:
@@ -52,11 +52,12 @@ class ModernBert(Model):
         return self._linear(x, "classifier", sizes["labels"])[0]
 
 
-def _turn(x: np.ndarray, theta: float) -> np.ndarray:
+def turn(x: np.ndarray, theta: float, slower: float = 1.0) -> np.ndarray:
     """Turn the rows of each head by their place; rates, cosines and sines are float32 numbers, as in training."""
     half = x.shape[-1] // 2
     exponents = np.arange(0, 2 * half, 2).astype(np.float32) / np.float32(2 * half)
     rates = np.array([1 / np.float32(theta ** float(exponent)) for exponent in exponents], np.float32)
+    rates = rates / np.float32(slower)
     angles = np.arange(len(x))[:, None, None] * rates.astype(np.float64)
     cosine, sine = (f(angles).astype(np.float32).astype(np.float64) for f in (np.cos, np.sin))
     first, second = x[..., :half], x[..., half:]

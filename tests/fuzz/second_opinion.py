@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 from decode import decode
-from naive import BASE, Model, Module, Tensors, bend_of
-from naive_modernbert import ModernBert, read_rules
+from naive import Model, Module, Tensors, bend_of
+from naive_families import MODELS, REMOTE, read_own, recognise
+from naive_modernbert import read_rules
+from read_numbers import integers_of
 from read_tokenizer import read_tokenizer
 from verdict import Refusable, Unsure
 
@@ -19,8 +21,12 @@ CLASSES = {
     "camembert": "Camembert",
     "electra": "Electra",
 }
-CLASSES |= {"distilbert": "DistilBert", "mpnet": "MPNet", "modernbert": "ModernBert"}
-WITHOUT_TYPES = ("Roberta", "XLMRoberta", "Camembert", "MPNet", "DistilBert")
+CLASSES |= {"distilbert": "DistilBert", "mpnet": "MPNet", "modernbert": "ModernBert", "deberta-v2": "DebertaV2"}
+CLASSES |= {"deberta": "Deberta", "albert": "Albert", "nomic_bert": "NomicBert", "gte": "Gte", "new": "New"}
+CLASSES |= {"jina-bert": "JinaBert", "jina-xlm": "XLMRoberta"}
+POSITIONS = {"jina-bert": ("alibi",), "gte": ("rope", None), "new": ("rope", None)}
+TYPES = {"deberta": 0, "deberta-v2": 0, "gte": 1, "new": 1}  # where config.json says nothing; 2 elsewhere
+WITHOUT_TYPES = ("Roberta", "XLMRoberta", "Camembert", "MPNet", "DistilBert", "Albert")
 Pair = tuple[str, str]
 Tokens = tuple[list[int], list[int], list[int]]  # ids, types, positions of one pair
 
@@ -42,8 +48,8 @@ class Opinion:
         path = folder / "tokenizer_config.json"
         self.settings = _json_object(path) if path.exists() else {}
         self.chained, self.modules = read_chain(folder)  # the length that sentence-transformers would set, if any
-        self.sizes = read_sizes(self.config, has_head=not self.modules)
         self.tensors = read_tensors(folder)
+        self.sizes = read_sizes(self.config, self.tensors, has_head=not self.modules)
         for module in self.modules:
             if module.kind in ("Dense", "LayerNorm"):
                 tensors = decode_or_refuse(folder / module.folder / "model.safetensors")
@@ -54,8 +60,7 @@ class Opinion:
             raise Refusable("token ids beyond the last row")
 
     def _model(self, tensors: Tensors) -> Model:
-        kind = ModernBert if self.sizes["family"] == "modernbert" else Model
-        return kind(self.sizes, tensors, self.modules)
+        return MODELS.get(self.sizes["family"], Model)(self.sizes, tensors, self.modules)
 
     def max_length(self) -> int:
         """Return the longest pair in tokens."""
@@ -154,10 +159,10 @@ def _json_object(path: Path) -> dict[str, Any]:
     return values
 
 
-def read_sizes(config: dict[str, Any], *, has_head: bool) -> dict[str, Any]:
+def read_sizes(config: dict[str, Any], tensors: Tensors, *, has_head: bool) -> dict[str, Any]:
     """Read what the forward pass needs from a config.json."""
-    family = config.get("model_type")
-    if not isinstance(family, str) or family not in BASE:
+    family = recognise(config, tensors)
+    if family not in CLASSES:
         raise Refusable("unknown model_type")
     kind = "ForSequenceClassification" if has_head else "Model"
     if config.get("architectures") not in (None, [f"{CLASSES[family]}{kind}"]):
@@ -165,45 +170,37 @@ def read_sizes(config: dict[str, Any], *, has_head: bool) -> dict[str, Any]:
     distil, modern = family == "distilbert", family == "modernbert"
     if config.get("is_decoder") not in (False, None):
         raise Refusable("a decoder")
-    if not modern and config.get("position_embedding_type") not in (None, "absolute"):
+    positions = config.get("position_embedding_type")
+    if not modern and positions not in POSITIONS.get(family, (None, "absolute")):
         raise Refusable("other positions")
-    if "auto_map" in config:
-        raise Refusable("brings its own code")
     own = {
         "hidden_size": "dim",
         "num_hidden_layers": "n_layers",
         "num_attention_heads": "n_heads",
         "intermediate_size": "hidden_dim",
     }
-
-    def number(key: str, default: int | None = None) -> int:
-        values = [config[name] for name in ((own.get(key, key), key) if distil else (key,)) if name in config]
-        value = values[0] if values else default
-        if any(type(other) is not type(value) or other != value for other in values):
-            raise Refusable(f"{key} is there under two names, with two values")
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
-            raise Refusable(f"{key} {value!r:.60} is no size")
-        return value
-
+    number = integers_of(config, own if distil else {})
     hidden, heads = number("hidden_size"), number("num_attention_heads")
     if heads == 0 or hidden % heads:
         raise Refusable("heads do not divide the hidden size")
-    eps = 1e-12 if distil else config.get("layer_norm_eps", 1e-12)
+    eps = 1e-12 if distil else config.get("layer_norm_eps", 1e-7 if family.startswith("deberta") else 1e-12)
     if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 < eps < math.inf:
         raise Refusable("layer_norm_eps")
-    padded = family in ("roberta", "xlm-roberta", "camembert", "mpnet")
+    padded = family in ("roberta", "xlm-roberta", "camembert", "mpnet", "jina-xlm")
     padding = number("pad_token_id", 1) if padded else None
     return {
         "family": family, "hidden": hidden, "heads": heads, "layers": number("num_hidden_layers"), "eps": float(eps),
         "vocab": number("vocab_size"), "inner": number("intermediate_size"),
-        "positions": number("max_position_embeddings"),
-        "types": 0 if distil or modern or family == "mpnet" else number("type_vocab_size", 2), "padding": padding,
-        "first": 0 if padding is None else padding + 1, "labels": read_labels(config) if has_head else 0,
+        "positions": number("max_position_embeddings"), "has_positions": True,
+        "types": 0 if distil or modern or family == "mpnet" else number("type_vocab_size", TYPES.get(family, 2)),
+        "padding": padding, "first": 0 if padding is None else padding + 1,
+        "labels": read_labels(config, family, tensors) if has_head else 0,
         "embedding": number("embedding_size") if family == "electra" else hidden,
         "buckets": number("relative_attention_num_buckets", 32) if family == "mpnet" else 0,
-        "bend": "" if modern else bend_of(config, "activation" if distil else "hidden_act", "gelu"), "has_positions": True,
+        "bend": "" if modern else bend_of(config, "activation" if distil else "hidden_act", "gelu"),
         "head_bend": {"electra": "GELU", "distilbert": "ReLU"}.get(family, "Tanh"),
         **(read_rules(config if has_head else _without_head(config)) if modern else {}),
+        **read_own(family, config, number),
     }  # fmt: skip
 
 
@@ -212,9 +209,12 @@ def _without_head(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if not key.startswith("classifier_")}
 
 
-def read_labels(config: dict[str, Any]) -> int:
-    """Return the number of labels, which two settings may give."""
+def read_labels(config: dict[str, Any], family: str, tensors: Tensors) -> int:
+    """Return the number of labels, which two settings may give; where none does, the last layer of some families."""
     names, number = config.get("id2label"), config.get("num_labels")
+    last = tensors.get("classifier.out_proj.weight" if family == "jina-xlm" else "classifier.weight")
+    if family in REMOTE and last is not None and last.ndim and not {"id2label", "num_labels"} & set(config):
+        return len(last)
     if names is None:
         return 2 if number is None else number
     if not isinstance(names, dict):
