@@ -104,7 +104,7 @@ def _distances(spec: ModelSpec, rule: DistanceRows, weights: Weights) -> NDArray
 
 
 def _disentangled(spec: ModelSpec, distances: NDArray[np.float64], name: str, weights: Weights) -> Positions:
-    """Make the tables of a layer; in float64, so that they are rounded once.
+    """Make the tables of a layer in float64; a backend rounds them once, to the dtype that it computes in.
 
     The bias of what queries meet is left out: it adds the same number to all scores of a query, and cancels.
     """
@@ -113,10 +113,9 @@ def _disentangled(spec: ModelSpec, distances: NDArray[np.float64], name: str, we
         return None
     key, query = ("key", "query") if rule.shared else ("distance_key", "distance_query")
 
-    def table(layer: Linear, bias: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    def table(layer: Linear, bias: NDArray[np.float32] | None) -> NDArray[np.float64]:
         rows = distances @ layer.weight.T.astype(np.float64) + (0 if bias is None else bias)  # (R, H*D)
-        by_head = rows.reshape(len(rows), spec.num_heads, -1).transpose(1, 0, 2)
-        return np.ascontiguousarray(by_head, np.float32)
+        return np.ascontiguousarray(rows.reshape(len(rows), spec.num_heads, -1).transpose(1, 0, 2))
 
     for_key = _linear(f"{name}.{key}", weights) if "c2p" in rule.kinds else None
     for_query = _linear(f"{name}.{query}", weights) if "p2c" in rule.kinds else None

@@ -251,6 +251,13 @@ def test_float32_reference_keeps_its_dtype_in_every_block(rng):
     assert [result.dtype for result in results] == [np.float32] * 7
 
 
+def test_the_float64_reference_rounds_no_table_of_distances(rng):
+    spec = make_disentangled_spec("c2p", "p2c")
+    positions = assemble(spec, random_weights(rng, spec), reference, "float64").layers[0].attention.positions
+    for table in (positions.key_table, positions.query_table):
+        assert (table != table.astype(np.float32)).mean() > 0.9  # few numbers of 53 digits are such of 24
+
+
 def test_a_workspace_carries_nothing_from_one_shard_to_the_next(rng):
     spec = make_spec(48, 3, 97, 2, 1)
     encoder, workspace = assemble(spec, random_weights(rng, spec), cpu, "float32"), cpu.make_team(1)[0]
