@@ -9,18 +9,21 @@ from mutate_json import mutate
 
 SIZES = "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size max_position_embeddings".split()
 SIZES += "type_vocab_size dim n_layers n_heads hidden_dim embedding_size relative_attention_num_buckets".split()
-SIZES += "pad_token_id num_labels layer_norm_eps".split()
+SIZES += "pad_token_id num_labels layer_norm_eps position_buckets max_relative_positions conv_kernel_size".split()
+SIZES += "conv_groups num_hidden_groups inner_group_num head_dim attention_head_size pooler_hidden_size".split()
+SIZES += ["rope_theta"]
 BENDS = ["gelu_new", "relu", "gelu_pytorch_tanh", "gelu_fast", "silu", "swish", "tanh", "sigmoid", "GELU", "mish"]
 BENDS += [["gelu"], {"gelu": 1}, None]
 RULES: dict[str, list[Any]] = {
     **dict.fromkeys(("hidden_act", "activation", "hidden_activation", "classifier_activation"), BENDS),
-    "position_embedding_type": ["relative_key", "relative_key_query", "rotary", None, ["absolute"], {}],
+    "position_embedding_type": ["relative_key", "relative_key_query", "rotary", "rope", "alibi", "absolute", None,
+    ["absolute"], {}],
     "is_decoder": [True, 1, 0, "false", [], {}],
     "add_cross_attention": [True, 1, []],
-    "auto_map": [{"AutoModel": "modeling.Model"}, None, {}],
+    "auto_map": [{"AutoModel": "modeling.Model"}, None, {}, [], "x"],
     "architectures": [["BertModel"], [], None, "BertForSequenceClassification", [["x"]], {"0": "x"}],
     "model_type": ["bert", "roberta", "mpnet", "distilbert", "electra", "camembert", "xlm-roberta", "BERT", "albert",
-    [], {}],
+    "deberta", "deberta-v2", "nomic_bert", "gte", "new", "modernbert", "t5", [], {}],
     "id2label": [{"0": "a"}, {"0": "a", "1": "b"}, {}, [], ["a"], None, {"0": "a", "00": "b"}, {"1": "a"}, {"x": "a"}],
     "label2id": [{}, {"a": 0}, {"a": 0, "b": 0}, []],
     "num_labels": [1, 2, 3, 0, -1, True, 1.0, "1", None],
@@ -33,6 +36,29 @@ RULES: dict[str, list[Any]] = {
     "problem_type": ["multi_label_classification", "regression", 3],
     "tie_word_embeddings": [False, None, "x"],
     "dtype": ["float64", "int8", 3, None],
+}  # fmt: skip
+RATES: list[Any] = [
+    {"rope_theta": 40.0}, {"rope_theta": 40.0, "rope_type": "default"}, {"rope_theta": None}, {"rope_theta": -1.0}, {},
+    {"rope_theta": "x"}, {"rope_theta": 1e300}, {"rope_type": "ntk", "factor": 3.0}, {"type": "ntk", "factor": 3.0},
+    {"type": "ntk", "rope_type": "default", "factor": 2}, {"type": "linear", "factor": 2.0}, {"type": "ntk"},
+    {"type": "ntk", "factor": 2.0, "mixed_b": 0.5}, {"type": "ntk", "factor": 2.0, "mixed_b": None},
+    {"type": "ntk", "factor": 0}, {"type": "ntk", "factor": True}, {"type": "ntk", "factor": 1e308, "rope_theta": 1e9},
+    {"rope_type": "yarn", "factor": 4.0}, {"rope_type": "default", "partial_rotary_factor": 0.5}, {"type": ["ntk"]},
+    {"rope_type": None}, {"full_attention": {"rope_theta": 40.0}}, [], "ntk", 8, None,
+]  # fmt: skip
+RULES |= {
+    "pos_att_type": [["c2p"], ["p2c"], [], None, "c2p|p2c", "P2C | c2p", "c2p", "", ["c2p", "c2p"], ["p2p"], "p2p",
+    ["c2p", 3], {"c2p": 1}, 3],
+    "relative_attention": [True, False, None, 1, "x"], "share_att_key": [True, False, None, 1],
+    "position_biased_input": [True, False, None, 0], "position_buckets": [-1, 0, 1, 2, 3, 4, 8, 16, 256, None, 8.0],
+    "max_relative_positions": [-1, 0, 1, 2, 16, 64, 512, None, -2], "norm_rel_ebd": ["none", "layer_norm",
+    "Layer_Norm|x", "", None, ["layer_norm"]],
+    "conv_kernel_size": [0, 1, 2, 3, 5, -1, None], "conv_groups": [1, 2, 4, 0, -1, None], "conv_act": BENDS,
+    "pooler_hidden_act": BENDS, "talking_head": [True, False, 1], "embedding_size": [1, 16, 128, None],
+    "num_hidden_groups": [1, 2, 3, 0, 4], "inner_group_num": [1, 2, 0, 3], "rope_theta": [40.0, 10000, None, 0, "x"],
+    "rope_parameters": RATES, "rope_scaling": RATES, "head_dim": [None, 16, 18, 1, 0],
+    "feed_forward_type": ["geglu", "reglu", "original", "swiglu", None, ["geglu"]],
+    "layer_norm_type": ["layer_norm", "rms_norm", None], "logn_attention_scale": [True, False, None],
 }  # fmt: skip
 ACTIVATIONS = [
     "torch.nn.modules.linear.Identity",
@@ -53,7 +79,7 @@ def configuration(config: dict[str, Any], rng: Random) -> tuple[dict[str, Any], 
         near = [old + 1, old - 1, old * 2, old // 2, str(old), float(old), [old], True] if isinstance(old, int) else []
         new = rng.choice([*near, *near, *NUMBERS])
     else:
-        key = rng.choice(list(RULES))
+        key = rng.choice([rule for rule in RULES if rule in config] if rng.random() < 0.6 else list(RULES))
         new = rng.choice(RULES[key])
     return {**config, key: new}, f"{key} -> {new!r:.60}"
 

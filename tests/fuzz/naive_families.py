@@ -62,8 +62,9 @@ class Jina(Model):
     names = JINA
 
     def _bias(self, length: int) -> np.ndarray:
+        """Float32 numbers, as in training."""
         distance = np.abs(np.arange(length)[:, None] - np.arange(length)[None, :])
-        return -_slopes(self.sizes["heads"])[:, None, None] * distance
+        return (-_slopes(self.sizes["heads"])[:, None, None] * distance).astype(np.float32).astype(np.float64)
 
     def _feed_forward(self, x: np.ndarray, names: dict[str, str]) -> np.ndarray:
         gate, up = np.split(self._linear(x, names["both"], 2 * self.sizes["inner"], reads_bias=False), 2, -1)
