@@ -103,6 +103,10 @@ def _modules(*names: str) -> Callable[[Path], object]:
 
 CASES: dict[str, tuple[str, str, Callable[[Path], object]]] = {
     **{f"sound-{model}": (model, "config.json", lambda path: None) for model in ALL},
+    **{  # kernels of their own, which a worker must have before it is timed
+        f"sound-{kind}-only": ("deberta-v3", "config.json", _with("pos_att_type", value=[kind]))
+        for kind in ("c2p", "p2c")
+    },
     "further-dense": ("narrow", "modules.json", _modules("Transformer", "Dense")),
     **{
         f"{pooling}-of-modules": ("modular", "1_Pooling/config.json", _with("pooling_mode", value=pooling))

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import mutate_safetensors
 import mutate_settings
 import mutate_tokenizer
+import vary_settings
 from checkpoints import GOLDENS, TOKENIZERS
 from hostile import Random, render
 from mutate_json import mutate
@@ -34,7 +35,13 @@ SMALL = [
     "modernbert",
     "modernbert-mean",
     "modular",
+    "deberta-v3",
+    "deberta-v2",
+    "deberta-v1",
+    "albert",
+    "nomic-bert",
 ]
+VARIED = ["deberta-v3", "deberta-v2", "deberta-v1", "albert", "nomic-bert"]
 WITH_OTHERS_TOKENIZER = [f"narrow+{kind}" for kind in TOKENIZERS]
 WITH_TOKENIZER_JSON = [*(name for name in SMALL if name != "vocab-txt"), *WITH_OTHERS_TOKENIZER]
 ALL = [*SMALL, *WITH_OTHERS_TOKENIZER, "sharded-bfloat16", "odd-heads-float16", "byte-pairs", "tiny-reranker"]
@@ -93,6 +100,11 @@ def _config(rng: Random, parent: Path) -> tuple[str, str]:
         tree, what = mutate(_read(path), rng, _read(GOLDENS / rng.choice(SMALL) / "config.json"))
     path.write_bytes(render(tree))
     return folder.name, what
+
+
+def _settings(rng: Random, parent: Path) -> tuple[str, str]:
+    folder = copy_model(rng.choice(VARIED), parent)
+    return folder.name, vary_settings.vary(folder, rng)
 
 
 def _tokenizer(rng: Random, parent: Path) -> tuple[str, str]:
@@ -288,7 +300,7 @@ PLACES: dict[str, Callable[[Path, str | None, Random], object]] = {
     **{name: _device(name) for name in ("/dev/zero", "/dev/null", "/dev/urandom", "/proc/self/mem", "/proc/self/maps")},
 }
 KINDS: dict[str, Callable[[Random, Path], tuple[str, str]]] = {
-    "config": _config, "tokenizer": _tokenizer, "tokenizer_config": _tokenizer_config, "words": _words,
-    "modules": _chain,
+    "config": _config, "settings": _settings, "tokenizer": _tokenizer, "tokenizer_config": _tokenizer_config,
+    "words": _words, "modules": _chain,
     "weights": _weights, "index": _index, "bytes": _bytes, "place": _place,
 }  # fmt: skip
