@@ -81,7 +81,7 @@ def gemma() -> tuple[Tokenizer, Settings]:
 
 
 def deberta_v2(lower: bool = False, by_punctuation: bool = False) -> tuple[Tokenizer, Settings]:
-    """Train pieces as DeBERTa-v2 and -v3 have them, and add `[MASK]` behind the vocabulary, where v3 has it (128000)."""
+    """Train pieces as DeBERTa-v2 and -v3 have them, and `[MASK]` behind the vocabulary, as v3 has it (128000)."""
     steps = [normalizers.Strip(), normalizers.Precompiled(compatible_letters()), RUNS_OF_BLANKS]
     splits = [pre_tokenizers.Punctuation("isolated")] if by_punctuation else []
     tokenizer = _pieces(
@@ -243,7 +243,8 @@ def _pieces(steps: list[Any], splits: list[Any], special: list[str], unknown: st
     trainer = trainers.UnigramTrainer(
         vocab_size=480, special_tokens=special, unk_token=unknown, show_progress=False, max_piece_length=8
     )
-    fragments = [text for text in FRAGMENTS if not set("[<") & set(text)]  # special words would be learned a second time
+    # Special words would be learned a second time.
+    fragments = [text for text in FRAGMENTS if not set("[<") & set(text)]
     return _trained(tokenizer, trainer, [*ORDINARY * 4, *fragments])
 
 
