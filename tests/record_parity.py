@@ -21,6 +21,13 @@ each family. Written by `python tests/record_parity.py`; transformers {transform
 Token ids and types are compared on 5,000 pairs, that is 10,000 strings made to be hard on tokenizers; logits on 60 of
 them. The weights of the random models are scaled so that logits spread over several units.
 
+Tokenizers of DeBERTa's, Jina's, gte's and ALBERT's kinds, trained for tests, give the ids of their tokenizer.json
+on 10,000 such strings: as the library reads it, and as transformers' PreTrainedTokenizerFast does. transformers 5 makes
+some classes anew from the vocabulary: RoBERTa's, ALBERT's, and XLM-RoBERTa's for files that split at blanks, give the
+same ids. DebertaV2Tokenizer has no map of characters, XLMRobertaTokenizer splits at blanks also where the file does
+not, and DebertaTokenizer puts two separators between the texts: numbert's ids are those of the published file, and
+`tests/test_parity_rebuilt_tokenizers.py` shows that these are the only differences.
+
 Real weights: of the hub's models only those that come with numbert or lie in its development folder have run here. For
 each of the following, **real weights: never run here** until `tests/test_real_models.py`, which has the scores that
 sentence-transformers' own tests expect and runs where the hub's cache holds the model, has passed:
