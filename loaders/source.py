@@ -79,6 +79,8 @@ def find_folder(
         return EMBEDDED_FOLDER
     if not isinstance(name, str | os.PathLike):
         raise TypeError(f"model_name_or_path: found {type(name).__name__}, expected a str or a path; pass one")
+    if name == "":  # as a path, it would be the current folder
+        raise ModelNotFoundError("model_name_or_path: found an empty string, expected a folder or a hub id; pass one")
     path = Path(name)
     if os.path.isdir(path):  # unlike path.is_dir(), False for names that no file can have
         _check_folder(path)

@@ -24,6 +24,7 @@ Result = TypeVar("Result")
 BERTS_SPECIAL = {name: f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")}
 ROBERTAS_SPECIAL = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
 CLASSES_OF_VOCABULARY = ("Bert", "Electra", "DistilBert", "PreTrained")  # the last names no class in particular
+CLASSES_OF_MERGES = ("Roberta", "PreTrained")
 CLASSES_WITHOUT_TYPES = ("Roberta", "XLMRoberta", "Camembert", "MPNet", "DistilBert", "Albert")
 FEW_TEXTS = 4
 MANY_TEXTS = 64
@@ -111,6 +112,8 @@ def load_tokenizer(files: ModelFiles, vocab_size: int, num_token_types: int) -> 
         template = template._replace(types=(0, 0, 0, 0, 0))
     words = tokenizer.get_vocab(with_added_tokens=True)
     _check_ids(path, words, template, vocab_size)
+    if isinstance(tokenizer.model, models.BPE):
+        _check_one_token_an_id(path, tokenizer.get_vocab(with_added_tokens=False))
     limit = _max_length(config, low=template.num_special + 1)
     pad_token = _special_token(config, "pad") if "pad_token" in config.values else None
     borders = _guard(path, lambda: keeps_borders(tokenizer, words))
@@ -256,6 +259,20 @@ def _check_ids(path: Path, words: Mapping[str, int], template: PairTemplate, voc
         )
 
 
+def _check_one_token_an_id(path: Path, words: Mapping[str, int]) -> None:
+    """Refuse byte pairs of which two have one id: merges are of ids, and which is meant would be a matter of chance."""
+    if len(set(words.values())) == len(words):
+        return
+    tokens: dict[int, str] = {}
+    for token, number in words.items():
+        if number in tokens:
+            raise TokenizerError(
+                f"{path}: found id {number} for both {tokens[number]!r:.60} and {token!r:.60}, expected an id of its"
+                " own for each token; download the file again"
+            )
+        tokens[number] = token
+
+
 def _max_length(config: Config, low: int) -> int | None:
     value = config.values.get("model_max_length")
     if value is None or (isinstance(value, int | float) and value > 1e9):  # transformers writes 1e30 for "no limit"
@@ -301,6 +318,12 @@ def _from_vocabulary(path: Path, content: str, config: Config) -> Tokenizer:
 
 def _from_merges(vocabulary: Config, merges: str, config: Config) -> Tokenizer:
     """Build RoBERTa's tokenizer: byte pairs, with two separators between the texts of a pair."""
+    kind = str(config.values.get("tokenizer_class", "Roberta"))
+    if not kind.startswith(CLASSES_OF_MERGES):
+        raise TokenizerError(
+            f"{vocabulary.path}: found tokenizer_class {kind!r:.100}, expected RoBERTa's; others need a tokenizer.json:"
+            " let transformers load the tokenizer and save it"
+        )
     lines = [line.removesuffix("\r") for line in merges.removesuffix("\n").split("\n")]
     lines = [line for line in lines if not line.startswith("#version")]
     tokenizer = Tokenizer(models.BPE(vocabulary.values, [_merge(line) for line in lines]))

@@ -857,6 +857,32 @@ def test_byte_pairs_from_vocabulary_and_merges(tmp_path):
         edit_json(folder / "tokenizer_config.json", lambda config, key=f"{name}_token": config.pop(key))
 
 
+def test_an_empty_name_is_not_the_current_folder(monkeypatch):
+    monkeypatch.chdir(GOLDENS / "narrow")
+    refused("", ModelNotFoundError, "model_name_or_path: found an empty string")
+
+
+@pytest.mark.parametrize("number", [True, 7])  # JSON's true is 1 to Python, and to the library
+def test_byte_pairs_of_which_two_have_one_id_are_refused(tmp_path, number):
+    folder = copy_checkpoint("roberta", tmp_path)
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"] | {"e": number}))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in model["merges"]), "utf-8")
+    refused(folder, TokenizerError, f"found id {int(number)} for both", "expected an id of its own")
+
+
+@pytest.mark.parametrize("kind", ["DebertaTokenizer", "GPT2TokenizerFast"])
+def test_vocabulary_and_merges_of_another_class_than_robertas_are_refused(tmp_path, kind):
+    folder = copy_checkpoint("roberta", tmp_path)
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    edit_json(folder / "tokenizer_config.json", lambda config: config.update(tokenizer_class=kind))
+    refused(folder, TokenizerError, f"vocab.json: found tokenizer_class '{kind}', expected RoBERTa's")
+
+
 def test_berts_special_tokens_are_found_in_texts_also_where_no_setting_names_them(tmp_path):
     folder = copy_checkpoint("vocab-txt", tmp_path)
     texts = ["a [MASK] b", "[SEP]", "[UNK] [PAD][CLS]"]
