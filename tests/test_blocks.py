@@ -240,6 +240,19 @@ def test_a_member_that_fails_does_not_keep_the_others_waiting(rng):
             waiting.result(timeout=60)
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("ops", [cpu, reference])
+def test_what_leaves_float32_in_a_feed_forward_block_is_not_hidden_by_an_activation(rng, activation, gated, ops):
+    spec = make_spec(48, 3, 97, 2, 2, activation=activation, gated=gated)
+    weights, batch = random_weights(rng, spec), random_batch(rng, spec, [5])
+    bent = f"layers.0.feed_forward.{'gate' if gated else 'up'}"
+    weights[f"{bent}.bias"][3], weights[f"{bent}.weight"][3] = -3e38, 0
+    weights[f"{bent}.weight"][3, 7] = -3e38  # times a number of either sign: minus infinity for some token
+    logits = forward(assemble(spec, weights, ops, "float32"), batch, ops, ops.make_team(1)[0])
+    assert not np.isfinite(logits).any()
+
+
 def test_float32_reference_keeps_its_dtype_in_every_block(rng):
     spec = make_spec(16, 2, 20, 1, 1)
     batch, workspace = random_batch(rng, spec, [3, 4]), reference.make_team(1)[0]

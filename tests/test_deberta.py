@@ -23,7 +23,7 @@ from numbert.loaders.errors import ConfigError, WeightsError
 from numbert.loaders.files import ModelFiles
 from numbert.loaders.names import tensor_table
 from numbert.loaders.spec import Config, ConvolutionRule, DistanceRows
-from numbert.loaders.tensors import open_weights
+from numbert.loaders.tensors import open_weights, read_headers
 from random_models import random_batch
 from safetensors.numpy import load_file, save_file
 
@@ -265,7 +265,7 @@ def make_checkpoint(config, folder, rng):
             )
         tensors[source.name] = values.astype(np.float32)
     save_file(tensors, folder / "model.safetensors")
-    return spec, open_weights(ModelFiles(folder), table, ()), Formula(config, tensors)
+    return spec, open_weights(read_headers(ModelFiles(folder)), table, ()), Formula(config, tensors)
 
 
 def by_formula(formula, batch):
@@ -330,7 +330,7 @@ def test_rows_of_version_1_that_are_not_taken_by_head_would_show(tmp_path, rng, 
     for name, theirs in deberta_v1.NAMES.items():
         if "in_proj" in theirs:
             monkeypatch.setitem(deberta_v1.NAMES, name, theirs.replace(" of heads", ""))
-    thirds = open_weights(ModelFiles(tmp_path), tensor_table(spec, deberta_v1.NAMES), ())
+    thirds = open_weights(read_headers(ModelFiles(tmp_path)), tensor_table(spec, deberta_v1.NAMES), ())
     batch = random_batch(rng, spec, [3, 64])
     assert np.abs(by_numbert(spec, weights, batch) - by_numbert(spec, thirds, batch)).max() > 0.1
 

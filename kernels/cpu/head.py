@@ -153,9 +153,7 @@ def pool_rows(x: Floats, starts: NDArray[int64], stops: NDArray[int64], pooling:
 def activate_rows(x: Floats, activation: int, out: Floats) -> None:
     """Write the activation of each number of x (B, N'); what has left float32 becomes NaN: it would be hidden."""
     for i in range(0, x.size, LANES):
-        value = load(x, i)
-        value = value + (value - value)
-        store(out, i, activate(value, activation))
+        store(out, i, activate(load(x, i), activation))
 
 
 @kernel

@@ -12,7 +12,11 @@ GELU, GELU_TANH, RELU, SILU, TANH, SIGMOID = range(len(ACTIVATIONS))
 
 @inlined
 def activate(x: Vector, activation: int) -> Vector:
-    """Return the activation of each number; `activation` is its place in ACTIVATIONS."""
+    """Return the activation of each number; `activation` is its place in ACTIVATIONS.
+
+    What has left float32 becomes NaN: GELU would make 0 of an infinity, and hide it.
+    """
+    x = x + (x - x)
     if activation == GELU:
         return gelu(x)
     if activation == GELU_TANH:

@@ -116,6 +116,16 @@ ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
     "normalize": normalize,
 }
 
+
+def activate(x: Floats, activation: str) -> Floats:
+    """Apply a function of ACTIVATIONS.
+
+    What has left the dtype becomes NaN first: of an infinity, whose sign may be wrong, tanh would make 1 and ReLU 0, and
+    hide it.
+    """
+    return ACTIVATIONS[activation](nan_if_infinite(x))
+
+
 # ---- what a backend says of itself
 
 DTYPES = ("float32", "float64")
@@ -247,7 +257,7 @@ def convolve(stream: Stream, offsets: NDArray[int64], weights: Convolution, work
         padded = np.pad(stream.normed[start:end], ((around, around), (0, 0)))
         beside = [padded[tap : tap + end - start] for tap in range(2 * around + 1)]
         mixed.append(linear(np.concatenate(beside, axis=1), weights.layer))  # (L, C)
-    return ACTIVATIONS[weights.activation](np.concatenate(mixed))
+    return activate(np.concatenate(mixed), weights.activation)
 
 
 def add_convolved(stream: Stream, change: Floats, weights: Convolution, workspace: Workspace) -> Stream:
@@ -342,16 +352,16 @@ def feed_forward_block(stream: Stream, weights: FeedForward, workspace: Workspac
     GELU is BERT's; other models have other activations. With a gate, two layers widen, and the bent numbers of the gate
     are multiplied with the others.
     """
-    activation, wide = ACTIVATIONS[weights.activation], linear(stream.normed, weights.up)  # (T, F)
-    hidden = activation(wide) if weights.gate is None else activation(linear(stream.normed, weights.gate)) * wide
+    hidden = linear(stream.normed, weights.up)  # (T, F)
+    if weights.gate is None:
+        hidden = activate(hidden, weights.activation)
+    else:
+        hidden = activate(linear(stream.normed, weights.gate), weights.activation) * hidden
     return add(stream, linear(hidden, weights.down), weights)
 
 
 def head(stream: Stream, offsets: NDArray[int64], weights: Head, workspace: Workspace) -> Floats:
     """Turn the normed rows of each pair into its logits.
-
-    What has left the dtype becomes NaN before an activation: tanh would make 1 of an infinity whose sign may be wrong,
-    and hide it.
 
     Parameters
     ----------
@@ -385,7 +395,7 @@ def take_steps(x: Floats, steps: tuple[Step, ...]) -> Floats:
     """Apply the steps of a head, one after the other."""
     for step in steps:
         if isinstance(step, str):
-            x = ACTIVATIONS[step](nan_if_infinite(x))
+            x = activate(x, step)
         elif isinstance(step, Linear):
             x = linear(x, step)
         elif isinstance(step, Norm):
