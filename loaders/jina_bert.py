@@ -10,7 +10,7 @@ from .spec import LARGEST_TABLE, Config, ModelSpec, read_sizes
 ARCHITECTURES = {"bert": "JinaBertForSequenceClassification"}
 KEYS = {"position_embedding_type": "alibi"}
 SIGN = "bert.encoder.layer.0.mlp.gated_layers.weight"
-IGNORED = ("cls.",)  # the heads of pre-training
+IGNORED = ()
 NAMES: Names = {
     "embedding.word": "bert.embeddings.word_embeddings",
     "embedding.token_type": "bert.embeddings.token_type_embeddings",

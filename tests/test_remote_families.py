@@ -337,7 +337,7 @@ REFUSED = [
     (JINA_1, "feed_forward_type", "original", "'geglu' or 'reglu'"),
     (JINA_1, "feed_forward_type", None, "'geglu' or 'reglu'"),
     (JINA_1, "type_vocab_size", 0, "an integer from 1"),
-    (JINA_1, "max_position_embeddings", 400_000, "at most 349525 with 6 heads"),
+    (JINA_1, "max_position_embeddings", 349_526, "at most 349525 with 6 heads"),
     (JINA_1, "is_decoder", True, "decoders"),
     (JINA_2, "position_embedding_type", "rotary", "no other rule of positions"),
     (JINA_2, "hidden_act", "mish", "'gelu' or 'gelu_new' or"),
@@ -346,7 +346,7 @@ REFUSED = [
     (GTE, "logn_attention_scale", True, "scores that grow with the length"),
     (GTE, "head_dim", 9, "None or 18"),
     (GTE, "num_attention_heads", 4, "heads of an even width"),
-    (GTE, "max_position_embeddings", 1 << 20, "at most 466033 with heads of 18"),
+    (GTE, "max_position_embeddings", 466_034, "at most 466033 with heads of 18"),
     (GTE, "rope_theta", 1e-300, "a number between 1e-30"),
     (GTE, "type_vocab_size", 17, "an integer from 0 to 16"),
 ]
@@ -359,6 +359,13 @@ def test_what_is_not_computed_is_refused_by_name(copy, name, key, value, expecte
     with pytest.raises(ConfigError, match=rf"config\.json: {key}: found") as caught:
         spec_of(folder)
     assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "longest"), [(JINA_1, 349_525), (GTE, 466_033)])
+def test_as_many_positions_as_the_refusal_names_are_read(copy, name, longest):
+    folder = copy(name)
+    change(folder, max_position_embeddings=longest)
+    assert spec_of(folder).usable_length == longest
 
 
 def test_gte_may_have_no_token_types(copy):
