@@ -24,7 +24,7 @@ Shape = record_goldens.Shape
 pytestmark = pytest.mark.parity
 
 # Absolute, on logits of a spread of several units: what numbert promises for float32.
-TOLERANCE = 1e-4
+TOLERANCE = 1e-4  # worst seen: 7.6e-5, GTE of the published size, where torch is 9.4e-5 from float64
 # Where torch itself is further than that from the float64 result: as far as it, but for the order of sums.
 ERROR_RATIO = 4
 WORDS = "rain river town the old bread market winter people water bridge letter".split()
