@@ -48,7 +48,7 @@ from .progress import show_bar
 from .scorer import Scorer
 
 logger = logging.getLogger("numbert")
-UNDESCRIBED = ("layers", "head", "biases")  # long; the head is told in words
+UNDESCRIBED = ("layers", "head", "without_bias")  # long; the head is told in words
 
 
 class CrossEncoder:
