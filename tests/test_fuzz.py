@@ -65,6 +65,33 @@ def test_a_wrong_kernel_is_seen(hold, failed, monkeypatch):
         hold("sound-narrow")
 
 
+def test_a_distance_that_is_told_from_the_other_side_is_seen(hold, failed, monkeypatch):
+    from numbert.engine import assembly
+
+    rows = assembly.row_of_distance
+    monkeypatch.setattr(assembly, "row_of_distance", lambda *arguments: rows(*arguments)[::-1].copy())
+    with pytest.raises(failed, match="wrong: float64 reference"):
+        hold("sound-deberta-v3")
+
+
+def test_fused_rows_that_are_divided_wrongly_are_seen(hold, failed, monkeypatch):
+    from numbert.loaders import deberta_v1
+
+    for part, third in (("query", 0), ("key", 1), ("value", 2)):
+        name = f"deberta.encoder.layer.{{i}}.attention.self.in_proj[{third}/3]"  # not of each head
+        monkeypatch.setitem(deberta_v1.NAMES, f"layers.{{i}}.attention.{part}", name)
+    with pytest.raises(failed, match="wrong: float64 reference"):
+        hold("sound-deberta-v1")
+
+
+def test_a_sound_model_that_is_refused_is_seen(hold, failed, monkeypatch):
+    from numbert.loaders.checkpoint import FAMILIES
+
+    monkeypatch.delitem(FAMILIES, "albert")
+    with pytest.raises(failed, match=r"refused: a model that nothing is wrong with: .*ConfigError"):
+        hold("sound-albert")
+
+
 def test_a_check_that_is_gone_is_seen(hold, failed, monkeypatch):
     from numbert.loaders.modules import Chain
 

@@ -21,27 +21,10 @@ from hostile import Random, render
 from mutate_json import mutate
 from numbert.loaders.source import EMBEDDED_FOLDER
 
-SMALL = [
-    "cased",
-    "narrow",
-    "old-names",
-    "vocab-txt",
-    "roberta",
-    "xlm-roberta",
-    "camembert",
-    "electra",
-    "distilbert",
-    "mpnet",
-    "modernbert",
-    "modernbert-mean",
-    "modular",
-    "deberta-v3",
-    "deberta-v2",
-    "deberta-v1",
-    "albert",
-    "nomic-bert",
-]
-VARIED = ["deberta-v3", "deberta-v2", "deberta-v1", "albert", "nomic-bert"]
+SMALL = ["cased", "narrow", "old-names", "vocab-txt", "roberta", "xlm-roberta", "camembert", "electra", "distilbert"]
+SMALL += ["mpnet", "modernbert", "modernbert-mean", "modular"]
+VARIED = ["deberta-v3", "deberta-v2", "deberta-v1", "albert", "nomic-bert"]  # with other settings and tensors
+SMALL += VARIED
 WITH_OTHERS_TOKENIZER = [f"narrow+{kind}" for kind in TOKENIZERS]
 WITH_TOKENIZER_JSON = [*(name for name in SMALL if name != "vocab-txt"), *WITH_OTHERS_TOKENIZER]
 ALL = [*SMALL, *WITH_OTHERS_TOKENIZER, "sharded-bfloat16", "odd-heads-float16", "byte-pairs", "tiny-reranker"]

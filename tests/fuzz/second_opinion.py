@@ -173,13 +173,8 @@ def read_sizes(config: dict[str, Any], tensors: Tensors, *, has_head: bool) -> d
     positions = config.get("position_embedding_type")
     if not modern and positions not in POSITIONS.get(family, (None, "absolute")):
         raise Refusable("other positions")
-    own = {
-        "hidden_size": "dim",
-        "num_hidden_layers": "n_layers",
-        "num_attention_heads": "n_heads",
-        "intermediate_size": "hidden_dim",
-    }
-    number = integers_of(config, own if distil else {})
+    own = {"hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"}
+    number = integers_of(config, {**own, "intermediate_size": "hidden_dim"} if distil else {})
     hidden, heads = number("hidden_size"), number("num_attention_heads")
     if heads == 0 or hidden % heads:
         raise Refusable("heads do not divide the hidden size")
