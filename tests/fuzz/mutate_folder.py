@@ -23,7 +23,8 @@ from numbert.loaders.source import EMBEDDED_FOLDER
 
 SMALL = ["cased", "narrow", "old-names", "vocab-txt", "roberta", "xlm-roberta", "camembert", "electra", "distilbert"]
 SMALL += ["mpnet", "modernbert", "modernbert-mean", "modular"]
-VARIED = ["deberta-v3", "deberta-v2", "deberta-v1", "albert", "nomic-bert"]  # with other settings and tensors
+VARIED = ["deberta-v3", "deberta-v2", "deberta-v1", "albert", "nomic-bert", "gte", "gte-remote"]
+VARIED += ["jina-reranker-v1", "jina-reranker-v2"]  # these also with other settings, and the tensors they promise
 SMALL += VARIED
 WITH_OTHERS_TOKENIZER = [f"narrow+{kind}" for kind in TOKENIZERS]
 WITH_TOKENIZER_JSON = [*(name for name in SMALL if name != "vocab-txt"), *WITH_OTHERS_TOKENIZER]
