@@ -107,6 +107,7 @@ CASES: dict[str, tuple[str, str, Callable[[Path], object]]] = {
         f"sound-{kind}-only": ("deberta-v3", "config.json", _with("pos_att_type", value=[kind]))
         for kind in ("c2p", "p2c")
     },
+    "unused-positions": ("deberta-v2", "config.json", _with("position_biased_input", value=False)),
     "further-dense": ("narrow", "modules.json", _modules("Transformer", "Dense")),
     **{
         f"{pooling}-of-modules": ("modular", "1_Pooling/config.json", _with("pooling_mode", value=pooling))

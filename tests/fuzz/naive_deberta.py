@@ -132,7 +132,7 @@ def read_deberta(config: dict[str, Any], number: Number) -> dict[str, Any]:
     hidden, heads, positions = (
         number(key) for key in ("hidden_size", "num_attention_heads", "max_position_embeddings")
     )
-    kinds = config.get("pos_att_type") or []
+    kinds = [] if config.get("pos_att_type") is None else config["pos_att_type"]
     kinds = [word.strip() for word in kinds.lower().split("|")] if isinstance(kinds, str) else kinds
     if not isinstance(kinds, list) or len({*map(str, kinds)} & {"c2p", "p2c"}) < len(kinds):
         raise Refusable(f"pos_att_type {kinds!r:.60}")
