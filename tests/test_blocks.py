@@ -178,6 +178,7 @@ OTHER_RULES = {
     ),
     "convolution of 3": make_disentangled_spec("c2p", convolution=CONVOLUTION),
     "convolution of 5 in groups": make_disentangled_spec(convolution=GROUPED, width=40, heads=5),
+    "convolution with sigmoid": make_disentangled_spec(convolution=ConvolutionRule(3, 1, "sigmoid"), width=40, heads=5),
     "projection before the norm": make_spec(48, 3, 97, 2, 2, embedding_size=21, projection="before"),
     "projection behind the norm": make_spec(48, 3, 97, 2, 2, embedding_size=21, projection="after"),
     "projection to the same size": make_spec(48, 3, 97, 2, 2, projection="after"),

@@ -17,7 +17,7 @@ from .packing import PackedConvolution, PackedFeedForward, PackedLinear, PackedN
 from .positions import turn_rows
 from .products import begin_tiles, end_tiles, multiply, prepare, rows_in_tile
 from .rounding import Operand
-from .simd import load, splat, store
+from .simd import keep_between, load, splat, store
 from .vector_math import activate
 from .view import View
 
@@ -142,8 +142,13 @@ def convolve_rows(
 
 @kernel
 def add_rows(change: NDArray[float32], norm: PackedNorm, stream: Stream) -> None:
-    """Add rows to the sum, and write LayerNorm of that; change: (T, C'), like the stream."""
+    """Add rows to the sum, and write LayerNorm of that; change: (T, C'), like the stream.
+
+    What fills up its rows becomes 0 again: there are activations that make something of nothing.
+    """
     for at in range(0, change.size, change.shape[1]):
+        for i in range(0, change.shape[1], LANES):
+            store(change, at + i, keep_between(load(change, at + i), 0, norm.width - i, splat(float32(0))))
         add_and_normalize(stream.sum, at, change, at, norm, stream.normed, at)
 
 
