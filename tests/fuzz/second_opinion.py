@@ -239,7 +239,7 @@ def read_chain(folder: Path) -> tuple[int | None, tuple[Module, ...]]:
     kinds = [str(module.get("type")).rpartition(".")[2] for module in chain]
     if kinds[:1] != ["Transformer"] or not set(kinds[1:]) <= {"Pooling", "Dense", "LayerNorm", "Normalize"}:
         raise Refusable(f"modules {kinds!r:.80}")
-    if len({str(module.get("name")) for module in chain}) < len(chain) and len(chain) > 1:
+    if len({repr(module.get("name")) for module in chain}) < len(chain) and len(chain) > 1:
         raise Refusable("two modules of one name")
     settings = folder / "sentence_bert_config.json"
     values = _json_object(settings) if settings.exists() else {}
