@@ -857,8 +857,8 @@ def test_byte_pairs_from_vocabulary_and_merges(tmp_path):
         edit_json(folder / "tokenizer_config.json", lambda config, key=f"{name}_token": config.pop(key))
 
 
-def test_an_empty_name_is_not_the_current_folder(monkeypatch):
-    monkeypatch.chdir(GOLDENS / "narrow")
+def test_an_empty_name_is_not_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(copy_checkpoint("narrow", tmp_path))
     refused("", ModelNotFoundError, "model_name_or_path: found an empty string")
 
 
