@@ -37,6 +37,9 @@ bge-reranker-base and -v2-m3; ettin-reranker and other models of modules, for wh
 WIDE = {"head_width": 64, "intermediate": 3072, "vocabulary": 900, "max_length": 512}
 NARROW = {"head_width": 32, "intermediate": 1536, "vocabulary": 900, "max_length": 512}
 MODERN = {"head_width": 64, "intermediate": 1152, "vocabulary": 503}
+V3 = {**record_goldens.DEBERTA_V3, "position_buckets": 256}
+V2_XLARGE = {**V3, "share_att_key": False, "conv_kernel_size": 3, "conv_act": "gelu"}
+V1 = {**record_goldens.DEBERTA_V1, "max_relative_positions": -1}
 SHAPES = {
     "BERT, 6 layers of 384": Shape(heads=12, layers=6, **NARROW),
     "BERT, 12 layers of 768, 3 labels": Shape(heads=12, layers=12, labels=3, **WIDE),
@@ -49,7 +52,19 @@ SHAPES = {
     "DistilBERT, 6 layers of 768": Shape(heads=12, layers=6, family="distilbert", **WIDE),
     "MPNet, 12 layers of 384": Shape(heads=12, layers=12, family="mpnet", **NARROW),
     "ModernBERT, 22 layers of 768": Shape(heads=12, layers=22, eps=1e-5, family="modernbert", **MODERN),
-}
+    "DeBERTa-v3, 12 layers of 768": Shape(heads=12, layers=12, eps=1e-7, family="deberta-v2", settings=V3, **WIDE),
+    "DeBERTa-v2, 6 layers of 384 with a convolution, as v2-xlarge": Shape(
+        heads=6, head_width=64, layers=6, intermediate=1536, vocabulary=900, max_length=512, eps=1e-7,
+        family="deberta-v2", settings=V2_XLARGE,
+    ),
+    "DeBERTa, version 1, 12 layers of 768": Shape(
+        heads=12, layers=12, eps=1e-7, family="deberta", settings=V1, **WIDE
+    ),
+    "ALBERT, 12 layers of 768 that share weights": Shape(
+        heads=12, layers=12, embedding=128, family="albert", **WIDE
+    ),
+    "NomicBERT, 12 layers of 768": Shape(heads=12, layers=12, family="nomic_bert", **WIDE),
+}  # fmt: skip
 MODULAR = "ModernBERT without a head, with a Pooling, a Dense, a LayerNorm and a Dense in modules.json"
 
 
