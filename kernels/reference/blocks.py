@@ -120,8 +120,7 @@ ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
 def activate(x: Floats, activation: str) -> Floats:
     """Apply a function of ACTIVATIONS.
 
-    What has left the dtype becomes NaN first: of an infinity, whose sign may be wrong, tanh would make 1 and ReLU 0, and
-    hide it.
+    What has left the dtype becomes NaN first: of an infinity, whose sign may be wrong, tanh would make 1, ReLU 0.
     """
     return ACTIVATIONS[activation](nan_if_infinite(x))
 
