@@ -43,7 +43,7 @@ def write_random(folder: Path, name: str) -> None:
     model.save_pretrained(folder)
     tokenizer, settings = (json.loads((source / file).read_text("utf-8")) for file in TOKENIZER_FILES)
     settings["model_max_length"] = model.config.max_position_embeddings
-    if getattr(model.config, "type_vocab_size", 1) == 1:
+    if not hasattr(model.config, "type_vocab_size"):
         for piece in tokenizer["post_processor"]["pair"]:
             next(iter(piece.values()))["type_id"] = 0
     for file, content in zip(TOKENIZER_FILES, (tokenizer, settings), strict=True):
@@ -80,10 +80,10 @@ def _deberta_base(transformers: Any, vocabulary: int) -> Any:
 
 
 def _gte_base(transformers: Any, vocabulary: int) -> Any:
-    """Make gte-multilingual-reranker-base, but for its vocabulary and the slower rates of its remote code."""
+    """Make gte-multilingual-reranker-base, but for its vocabulary, token types and the rates of its own code."""
     config = transformers.GteConfig(
         vocab_size=vocabulary, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072,
-        max_position_embeddings=8192, num_labels=1, initializer_range=WEIGHT_SPREAD, type_vocab_size=1, pad_token_id=0,
+        max_position_embeddings=8192, num_labels=1, initializer_range=WEIGHT_SPREAD, type_vocab_size=2, pad_token_id=0,
     )  # fmt: skip
     return transformers.GteForSequenceClassification(config)
 
@@ -105,10 +105,10 @@ def _albert_base(transformers: Any, vocabulary: int) -> Any:
 
 
 def _bge_m3(transformers: Any, vocabulary: int) -> Any:
-    """Make bge-reranker-v2-m3, with all its rows of words."""
+    """Make bge-reranker-v2-m3, with all its rows of words, and a second token type."""
     config = transformers.XLMRobertaConfig(
         vocab_size=250_002, hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096,
-        max_position_embeddings=8194, num_labels=1, initializer_range=WEIGHT_SPREAD, type_vocab_size=1,
+        max_position_embeddings=8194, num_labels=1, initializer_range=WEIGHT_SPREAD, type_vocab_size=2,
         layer_norm_eps=1e-5,
     )  # fmt: skip
     return transformers.XLMRobertaForSequenceClassification(config)

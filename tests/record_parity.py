@@ -25,8 +25,9 @@ Tokenizers of DeBERTa's, Jina's, gte's and ALBERT's kinds, trained for tests, gi
 on 10,000 such strings: as the library reads it, and as transformers' PreTrainedTokenizerFast does. transformers 5 makes
 some classes anew from the vocabulary: RoBERTa's, ALBERT's, and XLM-RoBERTa's for files that split at blanks, give the
 same ids. DebertaV2Tokenizer has no map of characters, XLMRobertaTokenizer splits at blanks also where the file does
-not, and DebertaTokenizer puts two separators between the texts: numbert's ids are those of the published file, and
-`tests/test_parity_rebuilt_tokenizers.py` shows that these are the only differences.
+not, DebertaTokenizer puts two separators between the texts, and AlbertTokenizer drops blanks at the end of a text that
+files of transformers 4 keep: numbert's ids are those of the published file, and
+`tests/test_parity_rebuilt_tokenizers.py` shows all but the last, and that for its files there are no others.
 
 Real weights: of the hub's models only those that come with numbert or lie in its development folder have run here. For
 each of the following, **real weights: never run here** until `tests/test_real_models.py`, which has the scores that
