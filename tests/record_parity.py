@@ -34,8 +34,8 @@ each of the following, **real weights: never run here** until `tests/test_real_m
 sentence-transformers' own tests expect and runs where the hub's cache holds the model, has passed:
 gte-reranker-modernbert, granite-embedding-reranker-english-r2, ruri-v3-reranker, japanese-reranker-xsmall-v2,
 bge-reranker-base and -v2-m3, gte-multilingual-reranker-base, jina-reranker-v1-tiny-en, -v1-turbo-en and
--v2-base-multilingual; ettin-reranker and other models of modules, mxbai-rerank-*-v1, nli-deberta-v3-*, and cross-encoders
-of ALBERT and NomicBERT, for which no such scores are published.
+-v2-base-multilingual; ettin-reranker and other models of modules, mxbai-rerank-*-v1, nli-deberta-v3-*, and rerankers of
+ALBERT's and NomicBERT's kind, for which no such scores are published.
 """
 WIDE = {"head_width": 64, "intermediate": 3072, "vocabulary": 900, "max_length": 512}
 NARROW = {"head_width": 32, "intermediate": 1536, "vocabulary": 900, "max_length": 512}
