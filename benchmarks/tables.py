@@ -41,7 +41,7 @@ def table(name: str) -> str:
     if not path.exists():
         sys.exit(f"table {name}: found no {path}, expected results; run the benchmark with --json {path}")
     result = json.loads(path.read_text("utf-8"))
-    makers = {"rerank": _rerank, "accuracy": _accuracy, "scaling": _scaling}
+    makers = {"rerank": _rerank, "accuracy": _accuracy, "scaling": _scaling, "families": _families}
     return makers[result["benchmark"]](result)
 
 
@@ -91,6 +91,14 @@ def _scaling(result: dict[str, Any]) -> str:
     ]
     columns = ["pairs", "pairs/s", "deviation from the median", "peak MiB"]
     return f"{result['model']}, {_machine(result)}.\n\n" + _markdown(columns, rows, texts=0)
+
+
+def _families(result: dict[str, Any]) -> str:
+    rows = [
+        [row["family"], str(row["words"]), f"{row['ms_a_pair']:.0f}", f"{row['ratio']:.2f}"] for row in result["rows"]
+    ]
+    columns = ["family", "words of a passage", "ms a pair", "of BERT's time"]
+    return f"12 layers of 768, random weights, {_machine(result)}.\n\n" + _markdown(columns, rows, texts=1)
 
 
 def _machine(result: dict[str, Any]) -> str:
