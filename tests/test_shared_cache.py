@@ -21,7 +21,7 @@ import numpy as np
 from numbert.kernels.cpu import blocks, elementwise
 from numbert.kernels.parameters import Embedding, Norm
 table, ids = np.arange(240, dtype=np.float32).reshape(5, 48) % 7, np.arange(5, dtype=np.int32)
-embedding = Embedding(table, table, table, Norm(table[1], table[2], 1e-12), None)
+embedding = Embedding(table, table, table, Norm(table[1], table[2], 1e-12), None, False)
 weights = blocks.pack_embedding(embedding, "float32")
 print("ready", flush=True)
 sys.stdin.readline()
@@ -60,7 +60,7 @@ def run_together(cache, count: int) -> list[dict]:
 
 def test_processes_that_fill_a_cache_together_compute_rightly_and_leave_it_whole(tmp_path):
     table, ids = np.arange(240, dtype=np.float32).reshape(5, 48) % 7, np.arange(5, dtype=np.int32)
-    embedding = Embedding(table, table, table, Norm(table[1], table[2], 1e-12), None)
+    embedding = Embedding(table, table, table, Norm(table[1], table[2], 1e-12), None, False)
     weights = reference.pack_embedding(embedding, "float64")
     expected = reference.embedding(ids, ids[::-1], ids, weights, reference.Workspace()).normed
 
