@@ -21,7 +21,16 @@ from ..kernels.parameters import (
     Step,
 )
 from ..kernels.positions import alibi_table, bucket_of_distance, rotary_tables, row_of_distance
-from ..loaders.spec import DistanceRows, HeadStep, LayerRule, LinearStep, ModelSpec, NormStep, ResidualStep
+from ..loaders.spec import (
+    ConvolutionRule,
+    DistanceRows,
+    HeadStep,
+    LayerRule,
+    LinearStep,
+    ModelSpec,
+    NormStep,
+    ResidualStep,
+)
 from .backend import Backend
 from .encoder import Encoder, Layer
 
@@ -44,6 +53,8 @@ def assemble(
         rule: ops.pack_positions(_positions(spec, rule, weights), precision) for rule in dict.fromkeys(spec.layers)
     }
 
+    distances = None if spec.distance_rows is None else _distances(spec, spec.distance_rows, weights)
+
     def layer(i: int) -> Layer:
         rule, name = spec.layers[i], f"layers.{i}.attention"
         positions = rules[rule]
@@ -53,10 +64,11 @@ def assemble(
         feed_forward = _feed_forward(spec, f"layers.{i}.feed_forward", weights)
         return Layer(ops.pack_attention(attention, precision), ops.pack_feed_forward(feed_forward, precision))
 
-    distances = None if spec.distance_rows is None else _distances(spec, spec.distance_rows, weights)
     layers = tuple(do_all(layer, range(spec.layers_with_weights or spec.num_layers)))
     every = tuple(layers[spec.weights_of_layer(i)] for i in range(spec.num_layers))
-    convolution = None if spec.convolution is None else ops.pack_convolution(_convolution(spec, weights), precision)
+    convolution = None
+    if spec.convolution is not None:
+        convolution = ops.pack_convolution(_convolution(spec, spec.convolution, weights), precision)
     head = ops.pack_head(Head(spec.pooling, tuple(_step(step, weights) for step in spec.head)), precision)
     return Encoder(embedding, every, convolution, head, spec.pooling)
 
@@ -126,10 +138,9 @@ def _disentangled(spec: ModelSpec, distances: NDArray[np.float64], name: str, we
     )
 
 
-def _convolution(spec: ModelSpec, weights: Weights) -> Convolution:
+def _convolution(spec: ModelSpec, rule: ConvolutionRule, weights: Weights) -> Convolution:
     """Lay the weights of a convolution's taps side by side, and those of groups in a matrix of zeros: (C, W*C)."""
-    assert spec.convolution is not None
-    c, groups, width = spec.hidden_size, spec.convolution.groups, spec.convolution.width
+    c, groups, width = spec.hidden_size, rule.groups, rule.width
     part = c // groups
     weight = np.zeros((groups, part, width, groups, part), np.float32)
     stored = weights["convolution.weight"].reshape(groups, part, part, width)  # group, output, input, tap
@@ -137,7 +148,7 @@ def _convolution(spec: ModelSpec, weights: Weights) -> Convolution:
         weight[group, :, :, group] = stored[group].transpose(0, 2, 1)
     layer = Linear(weight.reshape(c, width * c), weights["convolution.bias"])
     norm = _norm("convolution.norm", spec.norm_eps, weights)
-    return Convolution(layer, spec.convolution.activation, norm, keeps_sum=spec.pre_norm)
+    return Convolution(layer, rule.activation, norm, keeps_sum=spec.pre_norm)
 
 
 def _attention(spec: ModelSpec, name: str, rule: LayerRule, weights: Weights, positions: Positions) -> Attention:

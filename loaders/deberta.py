@@ -40,7 +40,7 @@ NAMES: Names = {
     "convolution.norm": "deberta.encoder.conv.LayerNorm",
 }
 KINDS = ("c2p", "p2c")
-LARGEST_TABLE = 1 << 28  # numbers in all tables of all layers, which are made at load; v2-xxlarge has 1.5e8
+LARGEST_TABLES = 1 << 28  # numbers in all tables of all layers, which are made at load; v2-xxlarge has 1.5e8
 
 
 def read_spec(config: Config) -> ModelSpec:
@@ -61,11 +61,11 @@ def read_spec(config: Config) -> ModelSpec:
 def read_shared(config: Config, kinds: tuple[str, ...], rows: DistanceRows | None, **rules: Any) -> ModelSpec:
     """Read what all versions have. Kinds of scores count for the scale even where distances are not used."""
     hidden = config.integer("hidden_size")
-    width = config.integer("embedding_size", hidden)
+    embedding_size = config.integer("embedding_size", hidden)
     spec = read_sizes(
         config,
-        embedding_size=width,
-        projection=None if width == hidden else "before",
+        embedding_size=embedding_size,
+        projection=None if embedding_size == hidden else "before",
         norm_eps=config.number("layer_norm_eps", 1e-7, low=0, high=1e-2),
         num_token_types=config.integer("type_vocab_size", 0, low=0, high=MOST_TOKEN_TYPES),
         has_position_table=config.flag("position_biased_input", True),
@@ -78,7 +78,7 @@ def read_shared(config: Config, kinds: tuple[str, ...], rows: DistanceRows | Non
     width = hidden // spec.num_heads
     config.require("attention_head_size", width, (width,), "hidden_size / num_attention_heads")
     if rows is not None and kinds:
-        most = LARGEST_TABLE // (2 * hidden * spec.num_layers * len(kinds))
+        most = LARGEST_TABLES // (2 * hidden * spec.num_layers * len(kinds))
         for key, distances in (("max_position_embeddings", spec.max_positions), ("max_relative_positions", rows.span)):
             if distances > most:
                 raise config.error(key, distances, f"at most {most}, as tables of distances are made at load")
@@ -114,8 +114,10 @@ def _read_convolution(config: Config) -> ConvolutionRule | None:
     hidden = config.integer("hidden_size")
     if width % 2 == 0:
         raise config.error("conv_kernel_size", width, "an odd number: as many neighbours on each side")
-    if hidden % groups or hidden * hidden * width > LARGEST_TABLE:
-        expected = f"a divisor of hidden_size, with at most {LARGEST_TABLE} weights when zeros stand between the groups"
+    if hidden % groups or hidden * hidden * width > LARGEST_TABLES:
+        expected = (
+            f"a divisor of hidden_size, with at most {LARGEST_TABLES} weights when zeros stand between the groups"
+        )
         raise config.error("conv_groups", groups, expected)
     if config.integer("num_hidden_layers") == 1:
         raise config.error("num_hidden_layers", 1, "at least 2 with a convolution, which goes between two layers")

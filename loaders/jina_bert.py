@@ -4,6 +4,7 @@ The half of the gate that is activated comes first. Both texts have token type 0
 Sources: M. Günther et al., "Jina Embeddings 2" (2023), and the configuration of Jina AI's code, which is not run.
 """
 
+from .bert import ENCODER
 from .names import Names
 from .spec import LARGEST_TABLE, Config, ModelSpec, read_sizes
 
@@ -12,14 +13,7 @@ KEYS = {"position_embedding_type": "alibi"}
 SIGN = "bert.encoder.layer.0.mlp.gated_layers.weight"
 IGNORED = ()
 NAMES: Names = {
-    "embedding.word": "bert.embeddings.word_embeddings",
-    "embedding.token_type": "bert.embeddings.token_type_embeddings",
-    "embedding.norm": "bert.embeddings.LayerNorm",
-    "layers.{i}.attention.query": "bert.encoder.layer.{i}.attention.self.query",
-    "layers.{i}.attention.key": "bert.encoder.layer.{i}.attention.self.key",
-    "layers.{i}.attention.value": "bert.encoder.layer.{i}.attention.self.value",
-    "layers.{i}.attention.output": "bert.encoder.layer.{i}.attention.output.dense",
-    "layers.{i}.attention.norm": "bert.encoder.layer.{i}.attention.output.LayerNorm",
+    **ENCODER,
     "layers.{i}.feed_forward.gate": "bert.encoder.layer.{i}.mlp.gated_layers[0/2]",
     "layers.{i}.feed_forward.up": "bert.encoder.layer.{i}.mlp.gated_layers[1/2]",
     "layers.{i}.feed_forward.down": "bert.encoder.layer.{i}.mlp.wo",

@@ -44,8 +44,7 @@ class ConvolutionRule(NamedTuple):
 
 
 # Layers and norms of all transformer layers that have biases or not: canonical names without the number of the layer.
-QUERY_KEY_VALUE = ("attention.query", "attention.key", "attention.value")
-ATTENTION = (*QUERY_KEY_VALUE, "attention.output")
+ATTENTION = ("attention.query", "attention.key", "attention.value", "attention.output")
 FEED_FORWARD = ("feed_forward.up", "feed_forward.gate", "feed_forward.down")
 NORMS = ("embedding.norm", "attention.norm", "feed_forward.norm")
 # What checkpoints call the activations of kernels/parameters.py

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..parameters import Disentangled, Positions
 from . import disentangled
 from .disentangled import BLOCK, Tile, add_c2p, add_p2c, prepare_p2c
-from .float32 import tile
+from .float32 import ZEROS, tile
 from .isa import LANES, TILE_ROWS, TILE_WIDTH
 from .jit import inlined, kernel
 from .panels import round_up
@@ -23,8 +23,6 @@ from .simd import keep_between, load, maximum, reduce_add, reduce_max, splat, st
 from .transpose import transpose_block
 from .vector_math import exp
 from .view import View
-
-ZEROS = np.zeros(TILE_WIDTH, np.float32)  # what the sums of a product without a bias begin with
 
 
 @inlined

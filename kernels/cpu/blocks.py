@@ -243,7 +243,7 @@ def attention_block(
         project_heads(stream.normed, places, take_panels(layer, 0, part), turn, heads, operand, query, 0)
     workspace.meet()
     context = workspace.take("context", len(stream.normed), heads * width)
-    scratch = workspace.take("scratch", scratch_size(int(np.diff(offsets).max()), width, turn))
+    scratch = workspace.take("scratch", scratch_size(int(np.diff(offsets).max()), width, rule.positions))
     attend(query, query_offsets, query_places, key_value, offsets, rule, scratch, context)
     # Behind the embedding, sum and normed are one array. From here on they are two, or writing the one would destroy
     # the other.

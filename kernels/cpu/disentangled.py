@@ -19,7 +19,7 @@ from numpy import float32
 from numpy.typing import NDArray
 
 from ..parameters import Disentangled
-from .float32 import tile
+from .float32 import ZEROS, tile
 from .isa import LANES, TILE_ROWS, TILE_WIDTH
 from .jit import is_record
 from .panels import aligned_empty, round_up
@@ -29,7 +29,6 @@ from .view import View, from_row
 
 BLOCK = 120 // TILE_ROWS * TILE_ROWS  # queries that keys meet at once; more would not leave the L2 cache to others
 MARGIN = TILE_ROWS + TILE_WIDTH  # columns that whole tiles write to the left and to the right of those that count
-ZEROS = np.zeros(TILE_WIDTH, np.float32)
 
 
 def pack_disentangled(rule: Disentangled) -> Disentangled:

@@ -15,6 +15,8 @@ from .rounding import Operand
 from .simd import VECTOR, multiply_add
 from .view import View, from_row
 
+ZEROS = np.zeros(TILE_WIDTH, np.float32)  # what the sums of a product without a bias begin with
+
 
 class Float32Linear(NamedTuple):
     """A Linear in panels."""
