@@ -9,16 +9,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numbert.kernels.cpu import linear, peak
-from numbert.kernels.cpu.attention import attend, scratch_size
+from numbert.kernels.cpu.attention import attend
 from numbert.kernels.cpu.elementwise import embed, normalize_rows
 from numbert.kernels.cpu.float32 import tile
-from numbert.kernels.cpu.isa import LANES, TILE_ROWS, TILE_WIDTH
+from numbert.kernels.cpu.isa import ISA, LANES, TILE_ROWS, TILE_WIDTH
 from numbert.kernels.cpu.jit import kernel
 from numbert.kernels.cpu.linear import ROW_BLOCK
-from numbert.kernels.cpu.packing import PackedFeedForward, PackedLinear, pack_linear, pack_norm
-from numbert.kernels.cpu.panels import aligned_empty, fill_up
-from numbert.kernels.cpu.positions import ScoreRule
-from numbert.kernels.cpu.rounding import Operand
+from numbert.kernels.cpu.memory import aligned_empty
+from numbert.kernels.cpu.packed import Operand, PackedFeedForward, PackedLinear, ScoreRule
+from numbert.kernels.cpu.packing import pack_linear, pack_norm
+from numbert.kernels.cpu.panels import fill_up
+from numbert.kernels.cpu.scratch import scratch_size
 from numbert.kernels.cpu.simd import load, store
 from numbert.kernels.cpu.vector_math import GELU, exp, gelu, tanh
 from numbert.kernels.cpu.view import View
@@ -202,7 +203,7 @@ def _attention_case(model: str, c: int, heads: int, length: int) -> Case:
     query, key_value = _normal(heads, tokens, width), _normal(2 * heads, tokens + TILE_WIDTH, width)
     offsets, context = np.arange(count + 1, dtype=int64) * length, aligned_empty(tokens, c)
     positions = np.zeros(count, int64)
-    scratch = aligned_empty(scratch_size(length, width, rule.positions))
+    scratch = aligned_empty(scratch_size(length, width, ISA, disentangled=False))
 
     def run() -> None:
         attend(query, offsets, positions, key_value, offsets, rule, scratch, context)

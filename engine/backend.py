@@ -14,6 +14,7 @@ from .errors import BackendError, InputError, InputTypeError
 logger = logging.getLogger("numbert")
 Array = NDArray[Any]
 BACKENDS = ("auto", "cpu", "cuda", "reference")
+MODULES = {"cpu": "cpu.compiled", "cuda": "cuda.blocks", "reference": "reference.blocks"}
 MATMUL_PRECISIONS = ("highest", "high")
 
 
@@ -145,7 +146,7 @@ def choose_backend(name: str, dtype: str) -> tuple[str, Backend]:
 def _load(name: str) -> Backend:
     if name == "cpu":
         _check_cpu()
-    module: Any = importlib.import_module(f"..kernels.{name}.blocks", __package__)
+    module: Any = importlib.import_module(f"..kernels.{MODULES[name]}", __package__)
     backend: Backend = module
     return backend
 
@@ -161,7 +162,7 @@ def _lacks_dtype(name: str, ops: Backend, dtype: str) -> InputError:
 
 def _check_cpu() -> None:
     try:
-        from ..kernels.cpu import blocks, isa  # noqa: F401 - here, because they import Numba and read its settings
+        from ..kernels.cpu import compiled, isa  # noqa: F401 - here, because they import Numba and read its settings
     except ValueError as error:  # a setting; the message names it
         raise BackendError(f"backend 'cpu': {error}") from error
     except (MemoryError, OSError) as error:  # what LLVM's library raises where it cannot be mapped

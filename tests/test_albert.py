@@ -154,7 +154,7 @@ def test_layers_with_the_same_weights_are_packed_once():
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
 def test_more_turns_take_no_more_memory(precision, rng):
-    cpu = pytest.importorskip("numbert.kernels.cpu.blocks", reason="the CPU backend needs Numba")
+    cpu = pytest.importorskip("numbert.kernels.cpu.compiled", reason="the CPU backend needs Numba")
     taken = []
     for turns in (1, 1, 12):  # the first compiles
         spec = make_spec(96, 2, 384, turns, 1, layers_with_weights=1)

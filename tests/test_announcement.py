@@ -16,19 +16,19 @@ pytest.importorskip("numba", reason="what is compiled are Numba's kernels")
 from numba import njit
 from numba.core import event
 from numba.core.errors import TypingError
-from numbert.kernels.cpu import cache, jit, workspace
+from numbert.kernels.cpu import cache, jit, meeting
 
 COMPILE = """
 import numpy as np
 from numba.core import event
-from numbert.kernels.cpu import jit, workspace
+from numbert.kernels.cpu import jit, meeting
 jit._Announcement.PATIENCE = 0.02  # a small kernel takes 0.1 s or more
 class Begun(event.Listener):
     def on_start(self, event): print("begun")
     def on_end(self, event): print("compiled")
 event.register("numba:compile", Begun())
-workspace.await_arrivals(np.ones(1, np.int64), 1, 5)
-workspace.arrive(np.zeros(1, np.int64))
+meeting.await_arrivals(np.ones(1, np.int64), 1, 5)
+meeting.arrive(np.zeros(1, np.int64))
 print("done")
 """
 
@@ -90,7 +90,7 @@ def timers(monkeypatch):
 
 
 def compile_one() -> None:
-    jit.kernel(workspace.arrive.py_func)(np.zeros(1, np.int64))
+    jit.kernel(meeting.arrive.py_func)(np.zeros(1, np.int64))
 
 
 def test_a_second_of_compiling_in_all_is_waited_for(timers):
@@ -111,7 +111,7 @@ def test_an_error_while_compiling_stops_the_clock(timers):
     def wrong(x):
         return x.nothing
 
-    wrong.py_func.__module__ = workspace.__name__  # a kernel like ours
+    wrong.py_func.__module__ = meeting.__name__  # a kernel like ours
     for _ in range(2):
         with pytest.raises(TypingError):
             wrong(1)

@@ -11,7 +11,7 @@ pytest.importorskip("numba", reason="the CPU backend needs Numba")
 from numbert.engine.assembly import assemble
 from numbert.engine.backend import Backend
 from numbert.engine.encoder import forward
-from numbert.kernels.cpu import blocks as cpu
+from numbert.kernels.cpu import compiled as cpu
 from numbert.kernels.cpu.disentangled import BLOCK
 from numbert.kernels.cpu.panels import round_up
 from numbert.kernels.cpu.vector_math import ACTIVATIONS

@@ -8,14 +8,16 @@ import pytest
 
 pytest.importorskip("numba", reason="the CPU kernels need Numba")
 from numbert.kernels.cpu import linear
-from numbert.kernels.cpu.attention import attend, scratch_size
+from numbert.kernels.cpu.attention import attend
 from numbert.kernels.cpu.elementwise import add_and_normalize
 from numbert.kernels.cpu.isa import ISA, LANES, TILE_ROWS, TILE_WIDTH
 from numbert.kernels.cpu.jit import kernel
-from numbert.kernels.cpu.packing import PackedFeedForward, pack_linear, pack_norm
-from numbert.kernels.cpu.panels import CACHE_LINE, aligned_empty, fill_up, round_up
-from numbert.kernels.cpu.positions import ScoreRule, pack_positions
-from numbert.kernels.cpu.rounding import Operand
+from numbert.kernels.cpu.memory import CACHE_LINE, aligned_empty
+from numbert.kernels.cpu.packed import Operand, PackedFeedForward, ScoreRule
+from numbert.kernels.cpu.packing import pack_linear, pack_norm
+from numbert.kernels.cpu.panels import fill_up, round_up
+from numbert.kernels.cpu.positions import pack_positions
+from numbert.kernels.cpu.scratch import scratch_size
 from numbert.kernels.cpu.simd import load, store
 from numbert.kernels.cpu.transpose import transpose_block
 from numbert.kernels.cpu.vector_math import GELU, GELU_TANH, activate, exp, gelu, sigmoid, tanh
@@ -293,7 +295,8 @@ def test_attend(rng, width, lengths, reach, kind):
     key_value[:, tokens:] = np.nan  # what lies behind the last pair must not matter
     positions = random_rule(rng, kind, heads, width, max(lengths))
     packed = pack_positions(positions)
-    scratch = np.full(scratch_size(max(lengths), padded, packed), np.nan, np.float32)
+    room = scratch_size(max(lengths), padded, ISA, disentangled=isinstance(packed, Disentangled))
+    scratch = np.full(room, np.nan, np.float32)
     context = np.full((tokens, heads * padded), np.nan, np.float32)
     rule = ScoreRule(1 / math.sqrt(width), packed, reach)
     attend(filled_query, offsets, np.zeros(len(lengths), np.int64), key_value, offsets, rule, scratch, context)

@@ -15,7 +15,7 @@ from deberta_by_the_formula import Formula
 from numbert import CrossEncoder
 from numbert.engine.assembly import assemble
 from numbert.engine.encoder import forward
-from numbert.kernels.cpu import blocks as cpu
+from numbert.kernels.cpu import compiled as cpu
 from numbert.kernels.reference import blocks as reference
 from numbert.loaders import deberta, deberta_v1
 from numbert.loaders.checkpoint import load_checkpoint

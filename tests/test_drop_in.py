@@ -247,7 +247,7 @@ def test_copies_score_alike_and_are_independent(backend, duplicate):
 def test_a_model_pickled_for_another_processor_is_refused(monkeypatch):
     content = pickle.dumps(CrossEncoder(GOLDENS / "narrow"))
     here = {"instruction_set": "another", "kernel_cache": ""}
-    monkeypatch.setattr("numbert.kernels.cpu.blocks.describe", lambda: here)
+    monkeypatch.setattr("numbert.kernels.cpu.compiled.describe", lambda: here)
     with pytest.raises(BackendError, match="computes with another; load the model from its folder"):
         pickle.loads(content)
 

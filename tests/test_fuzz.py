@@ -57,10 +57,10 @@ def test_a_wrong_truncation_is_seen(hold, failed, monkeypatch):
 
 
 def test_a_wrong_kernel_is_seen(hold, failed, monkeypatch):
-    from numbert.kernels.cpu import blocks
+    from numbert.kernels.cpu import compiled
 
-    head = blocks.head
-    monkeypatch.setattr(blocks, "head", lambda *arguments: head(*arguments) * np.float32(1.001))
+    head = compiled.head
+    monkeypatch.setattr(compiled, "head", lambda *arguments: head(*arguments) * np.float32(1.001))
     with pytest.raises(failed, match="wrong: cpu"):
         hold("sound-narrow")
 

@@ -14,7 +14,7 @@ from conftest import ROOT
 from fuzz import kernel_cache
 
 pytest.importorskip("numba", reason="the kernel cache holds what Numba compiles")
-from numbert.kernels.cpu import cache, isa, jit, workspace
+from numbert.kernels.cpu import cache, isa, jit, meeting
 
 needs_users = pytest.mark.skipif(not hasattr(os, "getuid"), reason="Windows has neither modes nor owners")
 not_as_root = pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() == 0, reason="root can write everywhere")
@@ -35,10 +35,10 @@ ARRIVE = """
 import logging
 logging.basicConfig()
 import numpy as np
-from numbert.kernels.cpu import workspace
+from numbert.kernels.cpu import meeting
 counter = np.zeros(1, np.int64)
-workspace.arrive(counter)
-print(counter[0], "hits", sum(workspace.arrive.stats.cache_hits.values()))
+meeting.arrive(counter)
+print(counter[0], "hits", sum(meeting.arrive.stats.cache_hits.values()))
 """
 
 
@@ -140,10 +140,10 @@ def folder(tmp_path, monkeypatch):
     return folder
 
 
-def run(kernel=workspace.arrive, *arguments):
+def run(kernel=meeting.arrive, *arguments):
     """Call a kernel that was not called before; return its cache hits."""
     dispatcher = jit.kernel(kernel.py_func)
-    if kernel is workspace.arrive:
+    if kernel is meeting.arrive:
         counter = np.zeros(1, np.int64)
         dispatcher(counter)
         assert counter[0] == 1
@@ -192,19 +192,19 @@ def test_a_damaged_entry_means_compile_again_and_is_replaced(folder, caplog, dam
 def test_the_entry_of_another_key_is_refused(folder, caplog):
     # As when names were mixed up by whoever copied the cache: each is whole, and of the right processor.
     spins = np.int64(10), np.int32(10)
-    run(workspace.arrive)
+    run(meeting.arrive)
     arrive = only_entry(folder)
     for number in spins:
-        run(workspace.await_arrivals, number)
+        run(meeting.await_arrivals, number)
     first, second = set(folder.iterdir()) - {arrive}
     contents = arrive.read_bytes(), first.read_bytes(), second.read_bytes()
     for entry, content in zip((second, arrive, first), contents, strict=True):
         entry.write_bytes(content)
-    assert run(workspace.arrive) == 0
-    assert [run(workspace.await_arrivals, number) for number in spins] == [0, 0]
+    assert run(meeting.arrive) == 0
+    assert [run(meeting.await_arrivals, number) for number in spins] == [0, 0]
     assert len(caplog.records) == 1
-    assert run(workspace.arrive) == 1
-    assert [run(workspace.await_arrivals, number) for number in spins] == [1, 1]
+    assert run(meeting.arrive) == 1
+    assert [run(meeting.await_arrivals, number) for number in spins] == [1, 1]
 
 
 class Intruder:
@@ -288,7 +288,7 @@ def test_machine_code_with_addresses_of_this_process_is_not_kept(folder):
     dispatcher = njit(lambda x: number(x))
     assert dispatcher(-3) == 3
     (result,) = dispatcher.overloads.values()
-    cache.KernelCache(workspace.arrive.py_func, folder).save_overload((), result)
+    cache.KernelCache(meeting.arrive.py_func, folder).save_overload((), result)
     assert not list(folder.iterdir())
 
 
@@ -521,18 +521,18 @@ import os, threading, warnings
 import numpy as np
 from numba.core import event
 warnings.simplefilter("ignore")
-from numbert.kernels.cpu import workspace
+from numbert.kernels.cpu import meeting
 begun = threading.Event()
 class Begun(event.Listener):
     def on_start(self, event): begun.set()
     def on_end(self, event): pass
 event.register("numba:compile", Begun())
-thread = threading.Thread(target=workspace.await_arrivals, args=(np.ones(1, np.int64), 1, 5))
+thread = threading.Thread(target=meeting.await_arrivals, args=(np.ones(1, np.int64), 1, 5))
 thread.start()
 begun.wait()
 child = os.fork()
 if child == 0:
-    workspace.arrive(np.zeros(1, np.int64))
+    meeting.arrive(np.zeros(1, np.int64))
     os._exit(0)
 _, status = os.waitpid(child, 0)
 thread.join()

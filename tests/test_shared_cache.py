@@ -18,14 +18,14 @@ EMBED = """
 import json, logging, sys
 logging.basicConfig()
 import numpy as np
-from numbert.kernels.cpu import blocks, elementwise
+from numbert.kernels.cpu import compiled, elementwise
 from numbert.kernels.parameters import Embedding, Norm
 table, ids = np.arange(240, dtype=np.float32).reshape(5, 48) % 7, np.arange(5, dtype=np.int32)
 embedding = Embedding(table, table, table, Norm(table[1], table[2], 1e-12), None, False)
-weights = blocks.pack_embedding(embedding, "float32")
+weights = compiled.pack_embedding(embedding, "float32")
 print("ready", flush=True)
 sys.stdin.readline()
-x = blocks.embedding(ids, ids[::-1].copy(), ids, weights, blocks.make_team(1)[0]).normed
+x = compiled.embedding(ids, ids[::-1].copy(), ids, weights, compiled.make_team(1)[0]).normed
 print(json.dumps({"x": x.tolist(), "hits": sum(elementwise.embed.stats.cache_hits.values())}))
 """
 

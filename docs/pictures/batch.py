@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from numbert.engine.tokenization import lay_out, tokenize
+from numbert.kernels.cpu.compiled import make_team
 from numbert.kernels.cpu.isa import ISA, TILE_WIDTH
-from numbert.kernels.cpu.workspace import Workspace, make_team
+from numbert.kernels.cpu.workspace import Workspace
 from numbert.loaders.checkpoint import load_checkpoint
 from svg import GREY, INK, LIGHT_BLUE, LIGHT_ORANGE, LINE, ORANGE, PALE, PAPER, Canvas
 

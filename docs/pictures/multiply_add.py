@@ -11,9 +11,9 @@ import llvmlite.binding
 import numpy as np
 from numba import int64, typeof
 from numbert.kernels.cpu import linear
+from numbert.kernels.cpu.compiled import make_team
 from numbert.kernels.cpu.float32 import pack_float32
 from numbert.kernels.cpu.isa import ISA, TILE_ROWS
-from numbert.kernels.cpu.workspace import Workspace
 from numbert.kernels.parameters import Linear
 from svg import LINE, Canvas
 
@@ -109,7 +109,7 @@ def _of_llvm(ir: str, loop: Sequence[str]) -> list[Box]:
 def compile_linear_rows() -> tuple[str, str]:
     """Compile the kernel for a layer in float32; return its LLVM IR and its assembly. It is not run."""
     layer = pack_float32(Linear(np.zeros((1536, 384), np.float32), None))
-    workspace = Workspace()
+    workspace = make_team(1)[0]
     x, out, operand = workspace.take("x", 96, 384), workspace.take("out", 96, 1536), workspace.operand(1)
     kernel: Any = linear.linear_rows
     kernel.compile((typeof(x), int64, int64, typeof(layer), typeof(operand), typeof(out)))

@@ -1,10 +1,10 @@
 """The first picture: the way of a weight into panels and registers, and the cache in which each part lies."""
 
 import numpy as np
+from numbert.kernels.cpu.compiled import make_team
 from numbert.kernels.cpu.float32 import pack_float32
 from numbert.kernels.cpu.isa import ISA, LANES, TILE_ROWS, TILE_WIDTH
 from numbert.kernels.cpu.linear import ROW_BLOCK
-from numbert.kernels.cpu.workspace import Workspace
 from numbert.kernels.parameters import Linear
 from svg import BLUE, GREEN, GREY, LIGHT_BLUE, LIGHT_GREEN, LIGHT_ORANGE, MONO, ORANGE, PALE, Canvas
 
@@ -26,7 +26,7 @@ def draw() -> str:
     # Each number is its own position in the weight, so that the packed array itself says what lies where.
     weight = np.arange(OUTPUTS * INPUTS, dtype=np.float32).reshape(OUTPUTS, INPUTS)
     panels = pack_float32(Linear(weight, None)).panels
-    workspace = Workspace()
+    workspace = make_team(1)[0]
     x = workspace.take("x", ROW_BLOCK, INPUTS)
     hidden = workspace.take("hidden", ROW_BLOCK, OUTPUTS)
     description = (

@@ -1,12 +1,13 @@
 """Where the time of a call goes: a stopwatch round every kernel, set from outside and taken off again.
 
 The kernels themselves are not touched. While `stopwatches` is active, the names under which the blocks call their
-kernels, and the scorer its few functions, lead to wrappers that note how long each call took. A kernel that is unknown
-here is reported under its own name.
+kernels, and the scorer its few functions, lead to wrappers that note how long each call took. Kernels that the head
+calls count as the head. A kernel that is unknown here is reported under its own name.
 """
 
 import contextlib
 import math
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -37,9 +38,16 @@ PHASES = {
     "attend": "attention",
     "linear_residual_norm": "output, residual, norm",
     "feed_forward": "feed-forward, residual, norm",
-    "pool": "head",
-    "take_steps": "head",
+    "head": "head",
+    "pool_rows": "head",
+    "activate_rows": "head",
+    "shorten_rows": "head",
 }
+NOT_TIMED = {
+    "isa",
+    "arrive",
+    "await_arrivals",
+}  # of what the blocks call: no kernel, and what members of a team wait for
 # Where the functions stand that are no kernels: under names that are looked up when they are called
 FUNCTIONS = {"tokenize": scorer, "lay_out": scorer, FORWARD: runner}
 
@@ -58,13 +66,23 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self._notes: list[tuple[str, float]] = []  # appending is atomic: no lock, and no thread waits for another
+        self._now = threading.local()  # whether this thread is inside of something that is timed
 
     def wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function that does the same and notes its time under this name."""
+        """Return a function that does the same and notes its time under this name.
+
+        What it calls is not noted, but in a forward pass.
+        """
 
         def timed(*arguments: Any, **named: Any) -> Any:
+            if getattr(self._now, "inside", False):
+                return function(*arguments, **named)
             start = time.perf_counter()
-            result = function(*arguments, **named)
+            self._now.inside = name != FORWARD
+            try:
+                result = function(*arguments, **named)
+            finally:
+                self._now.inside = False
             self._notes.append((name, time.perf_counter() - start))
             return result
 
@@ -90,22 +108,20 @@ def stopwatches(backend: str, dtype: str) -> Iterator[Stopwatch]:
     InputError
         When the backend has no kernels.
     """
-    blocks: dict[str, Any] = vars(choose_backend(backend, dtype)[1])
-    kernels = {name: value for name, value in blocks.items() if hasattr(value, "py_func")}  # Numba's dispatchers
-    if not kernels:
+    ops: Any = choose_backend(backend, dtype)[1]
+    if not hasattr(ops, "KERNELS"):
         raise InputError(f"profile: found backend {backend!r}, expected one whose kernels are timed; take 'cpu'")
-    kernels |= {name: value for name, value in blocks.items() if name in PHASES}
-    functions = {name: vars(module)[name] for name, module in FUNCTIONS.items()}
+    places = [(ops.KERNELS, name) for name in vars(ops.KERNELS) if name not in NOT_TIMED]
+    places += [(ops, "head"), *((module, name) for name, module in FUNCTIONS.items())]
+    before = [getattr(place, name) for place, name in places]
     watch = Stopwatch()
     try:
-        blocks.update({name: watch.wrap(name, kernel) for name, kernel in kernels.items()})
-        for name, module in FUNCTIONS.items():
-            setattr(module, name, watch.wrap(name, functions[name]))
+        for (place, name), function in zip(places, before, strict=True):
+            setattr(place, name, watch.wrap(name, function))
         yield watch
     finally:
-        blocks.update(kernels)
-        for name, module in FUNCTIONS.items():
-            setattr(module, name, functions[name])
+        for (place, name), function in zip(places, before, strict=True):
+            setattr(place, name, function)
 
 
 def profile(
@@ -170,7 +186,7 @@ def useful_flop_of_phases(spec: ModelSpec, lengths: Sequence[int]) -> dict[str, 
         PHASES["attend"]: 2.0 * (2 + _distance_tables(spec)) * c * sum(_keys_seen(spec, length) for length in lengths),
         PHASES["linear_residual_norm"]: 2.0 * c * c * rows,
         PHASES["feed_forward"]: 2.0 * (3 if spec.gated else 2) * c * f * rows,
-        PHASES["take_steps"]: 2.0 * pairs * sum(math.prod(shape) for shape in _products_of_head(spec)),
+        PHASES["head"]: 2.0 * pairs * sum(math.prod(shape) for shape in _products_of_head(spec)),
     }
     if spec.projection is not None:
         flop[PHASES["linear_rows"]] = 2.0 * spec.embedding_size * c * tokens

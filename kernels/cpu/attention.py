@@ -11,14 +11,12 @@ import numpy as np
 from numpy import float32, int64
 from numpy.typing import NDArray
 
-from ..parameters import Disentangled, Positions
-from . import disentangled
 from .disentangled import BLOCK, Tile, add_c2p, add_p2c, prepare_p2c
 from .float32 import ZEROS, tile
 from .isa import LANES, TILE_ROWS, TILE_WIDTH
 from .jit import inlined, kernel
-from .panels import round_up
-from .positions import ScoreRule, add_distance_scores, seen
+from .packed import ScoreRule
+from .positions import add_distance_scores, seen
 from .simd import keep_between, load, maximum, reduce_add, reduce_max, splat, store
 from .transpose import transpose_block
 from .vector_math import exp
@@ -78,13 +76,6 @@ def exponentiate_row(scores: Any, at: int, begin: int, first: int, last: int, st
     return reduce_add(total)
 
 
-def scratch_size(longest: int, width: int, positions: Positions) -> int:
-    """Return the numbers that `attend` writes down meanwhile for pairs of up to `longest` tokens."""
-    padded = round_up(longest)
-    met = disentangled.scratch_size(padded) if isinstance(positions, Disentangled) else 0
-    return width * padded + TILE_ROWS * padded + TILE_ROWS + met
-
-
 @kernel
 def attend(
     query: NDArray[float32],
@@ -106,7 +97,7 @@ def attend(
     key_value : ndarray, shape (2H, T + TILE_WIDTH, D')
         Keys of all heads, then values; pair b is rows offsets[b] to offsets[b+1]. The rows after T are read, not used.
     rule : ScoreRule
-    scratch : ndarray, shape (scratch_size(longest pair, D', rule.positions),)
+    scratch : ndarray, shape (scratch_size(longest pair, D'),): see scratch.py
     context : ndarray, shape (queries, H*D')
         Its first row belongs to query_offsets[0].
     """

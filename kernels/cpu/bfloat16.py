@@ -6,36 +6,23 @@
 A number can also be the sum of two bfloat16, for products that are nearly those of float32 (amx.py).
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy import float32, int32
-from numpy.typing import NDArray
 
 from ..parameters import Linear
 from . import amx
 from .float32 import multiply_floats, product_by
 from .isa import ISA, LANES, TILE_WIDTH
 from .jit import inlined, kernel
+from .memory import aligned_empty
 from .micro_kernel import Product, float_tile, keep_whole
-from .panels import aligned_empty, fill_up_linear, make_panels
-from .rounding import Operand, nearest_bfloat16, store_bfloat16, to_bfloat16, word_index
+from .packed import Bfloat16Linear, Operand, TwoPartLinear
+from .panels import fill_up_linear, make_panels
+from .rounding import nearest_bfloat16, store_bfloat16, to_bfloat16, word_index
 from .simd import REGISTER_BITS, VECTOR, call_llvm, constant, load
 from .view import View
-
-
-class Bfloat16Linear(NamedTuple):
-    """A Linear in panels of bfloat16."""
-
-    panels: NDArray[int32]  # (N'/TILE_WIDTH, K'/2, TILE_WIDTH)
-    bias: NDArray[float32]  # (N',)
-
-
-class TwoPartLinear(NamedTuple):
-    """A Linear whose weights are sums of two bfloat16; panels of the first parts, then of the second."""
-
-    panels: NDArray[int32]  # (N'/TILE_WIDTH, 2*K'/2, TILE_WIDTH)
-    bias: NDArray[float32]  # (N',)
 
 
 def pack_bfloat16(layer: Linear) -> Bfloat16Linear:

@@ -1,8 +1,9 @@
-"""The CPU backend: the blocks of kernels/reference/blocks.py under the same names and signatures.
+"""The blocks of kernels/reference/blocks.py on the CPU, under the same names and signatures.
 
 Each block takes its scratch from the workspace, calls one to four kernels, and returns. Nothing is checked; ids,
 offsets and shapes have been proven before (a wrong id would read outside its table). A block may overwrite the stream
-that it is given.
+that it is given. Nothing of Numba is used here: the kernels are those of the workspace, compiled in this process
+(compiled.py) or loaded from a library (frozen.py).
 
 A thread may be one of a team that computes a shard together (workspace.py): its stream then has its own rows of the T,
 from `first` on. On a first reading, take `first` for 0, the rows for all, and `meet` for nothing.
@@ -14,164 +15,37 @@ What is saved against the reference, equal but for rounding:
 - in the last layer only the rows that are pooled have queries, output and feed-forward.
 """
 
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy import float32, int32, int64
 from numpy.typing import NDArray
 
-from ..fusing import drop_key_bias, fill_up_heads, fill_up_parts, fold_value_bias
-from ..parameters import Attention, Convolution, Embedding, FeedForward, Head, Linear, Positions, Rotary, Stream
-from . import cache, peak, positions
-from .attention import attend, scratch_size
-from .elementwise import embed, normalize_rows
-from .head import PackedStep, output_width, pack_steps, pool, take_steps
-from .isa import ISA, TILE_WIDTH
-from .linear import (
-    ROW_BLOCK,
-    add_rows,
-    convolve_rows,
-    feed_forward,
-    linear_residual_norm,
-    linear_rows,
-    project_heads,
-)
-from .packing import (
+from ..parameters import Disentangled, Stream
+from .memory import aligned_empty
+from .packed import (
+    POOLINGS,
+    AttentionWeights,
+    EmbeddingWeights,
+    Float32Linear,
+    HeadWeights,
     PackedConvolution,
     PackedFeedForward,
     PackedLinear,
     PackedNorm,
-    fill_up,
-    pack_float32,
-    pack_linear,
-    pack_norm,
-    round_up,
-    take_panels,
+    PackedNormalize,
+    PackedResidual,
+    PackedStep,
 )
-from .positions import ScoreRule
-from .vector_math import ACTIVATIONS
-from .workspace import Workspace, make_team
+from .scratch import scratch_size
+from .workspace import Workspace
 
 Floats = NDArray[float32]
-__all__ = ["Workspace", "make_team"]  # the backend's, beside the blocks below
 # A shard's activations must fit in the L2 cache beside the weights that pass by; but each shard reads all weights once,
 # so that small ones wait for memory. On 100 pairs of 80 tokens, 256 to 1024 were within 4 %, 128 lost 16 %.
 LARGEST_SHARD = 384
 SHARES_SHARDS = True
 MOST_WORKERS = None
-DTYPES = ("float32", "bfloat16", "int8")
-LOWERS_FLOAT32 = True
-PICKLES = True
-PEAK = peak
-NO_PLACES = np.zeros(0, int64)  # where nothing is turned by its place
-
-
-def describe() -> dict[str, str]:
-    """Return what is computed with, and where machine code is kept."""
-    return {"instruction_set": ISA.name, "kernel_cache": str(cache.DIRECTORY or "in memory only")}
-
-
-# ---- weights
-
-
-class EmbeddingWeights(NamedTuple):
-    """Tables for `embedding`."""
-
-    word: Floats  # (vocabulary, E')
-    place: Floats  # (token types * positions, E'): row type * positions + position
-    positions: int  # 0: none, and `place` has a row for each token type
-    norm: PackedNorm
-    projection: PackedLinear | None
-    projects_first: bool
-
-
-class AttentionWeights(NamedTuple):
-    """Packed weights of an attention block."""
-
-    query_key_value: PackedLinear  # (3*H*D', C')
-    output: PackedLinear  # (C', H*D')
-    norm: PackedNorm
-    heads: int
-    rule: ScoreRule
-    keeps_sum: bool
-
-
-class HeadWeights(NamedTuple):
-    """Packed weights of the head."""
-
-    pooling: str
-    steps: tuple[PackedStep, ...]
-    num_labels: int
-
-
-def pack_positions(rule: Positions, precision: str) -> Positions:
-    """Fill up the tables of a rule; the layers with the same rule share them."""
-    return positions.pack_positions(rule)
-
-
-def pack_embedding(embedding: Embedding, precision: str) -> EmbeddingWeights:
-    """Add up every token type with every position, and fill up the rows; embeddings stay float32."""
-    word, width = embedding.word, round_up(embedding.word.shape[1])
-    nothing = np.zeros((1, word.shape[1]), float32)
-    types = nothing if embedding.token_type is None else embedding.token_type
-    rows = nothing if embedding.position is None else embedding.position
-    place = (types[:, None] + rows[None]).reshape(-1, word.shape[1])
-    if word.shape[1] != width:  # else it stays where it is: the largest array of all
-        word = fill_up(word, len(word), width)
-    return EmbeddingWeights(
-        word,
-        fill_up(place, len(place), width),
-        0 if embedding.position is None else len(embedding.position),
-        pack_norm(embedding.norm),
-        None if embedding.projection is None else pack_float32(embedding.projection),
-        embedding.projects_first,
-    )
-
-
-def pack_attention(attention: Attention, precision: str) -> AttentionWeights:
-    """Pack queries, keys and values as one matrix."""
-    fused = fold_value_bias(fill_up_heads(drop_key_bias(attention), unit=TILE_WIDTH))
-    parts = (fused.query, fused.key, fused.value)
-    together = Linear(
-        np.concatenate([part.weight for part in parts]),
-        np.concatenate([fill_up(part.bias, len(part.weight)) for part in parts]),
-    )
-    return AttentionWeights(
-        pack_linear(together, precision),
-        pack_linear(fused.output, precision),
-        pack_norm(fused.norm),
-        fused.heads,
-        ScoreRule(fused.scale, fused.positions, fused.reach),
-        fused.keeps_sum,
-    )
-
-
-def pack_feed_forward(feed_forward: FeedForward, precision: str) -> PackedFeedForward:
-    """Pack the layers."""
-    return PackedFeedForward(
-        pack_linear(feed_forward.up, precision),
-        None if feed_forward.gate is None else pack_linear(feed_forward.gate, precision),
-        pack_linear(feed_forward.down, precision),
-        ACTIVATIONS.index(feed_forward.activation),
-        pack_norm(feed_forward.norm),
-    )
-
-
-def pack_convolution(convolution: Convolution, precision: str) -> PackedConvolution:
-    """Pack the layer; the rows that it reads are filled up each for itself."""
-    weight, bias = convolution.layer
-    width = weight.shape[1] // len(weight)
-    filled = fill_up_parts(weight.T, width, round_up(len(weight))).T
-    layer = pack_linear(Linear(np.ascontiguousarray(filled), bias), precision)
-    return PackedConvolution(layer, width, ACTIVATIONS.index(convolution.activation), pack_norm(convolution.norm))
-
-
-def pack_head(head: Head, precision: str) -> HeadWeights:
-    """Pack the layers of the head, which stay float32."""
-    return HeadWeights(head.pooling, pack_steps(head.steps), output_width(head.steps))
-
-
-# ---- blocks
 
 
 def embedding(
@@ -186,31 +60,30 @@ def embedding(
     places = type_ids[rows] * int32(weights.positions) + position_ids[rows] if weights.positions else type_ids[rows]
     x = workspace.take("x", len(places), weights.word.shape[1])
     norm = None if weights.projects_first else weights.norm
-    embed(ids[rows], places, weights.word, weights.place, norm, x)
+    workspace.kernels.embed(ids[rows], places, weights.word, weights.place, norm, x)
     if weights.projection is not None:
         looked_up, x = x, workspace.take("projected", len(x), len(weights.projection.bias))
-        linear_rows(looked_up, 0, len(x), weights.projection, workspace.operand(1), x)
+        workspace.kernels.linear_rows(looked_up, 0, len(x), weights.projection, workspace.operand(1), x)
     if weights.projects_first:
-        normalize_rows(x, weights.norm, x)
+        workspace.kernels.normalize_rows(x, weights.norm, x)
     return Stream(x, x)
 
 
 def convolve(stream: Stream, offsets: NDArray[int64], weights: PackedConvolution, workspace: Workspace) -> Floats:
     """Mix the embeddings of neighbours, which other members of the team may have: (T, C')."""
-    total, width = int(offsets[-1]), weights.width * stream.normed.shape[1]
-    first = workspace.rows_of(total)[0]
-    own = slice(first, first + len(stream.normed))
+    share, width = workspace.share_of(offsets), weights.width * stream.normed.shape[1]
+    own = slice(share.first, share.first + len(stream.normed))
     starts, stops = (np.repeat(ends, np.diff(offsets))[own] for ends in (offsets[:-1], offsets[1:]))
-    rows = workspace.share_rows(stream.normed, total)
-    beside, operand = workspace.take("beside", ROW_BLOCK, width), workspace.operand(width)
+    rows = workspace.share_rows(stream.normed, share.total)
+    beside, operand = workspace.take("beside", workspace.kernels.isa.row_block, width), workspace.operand(width)
     mixed = workspace.take("mixed", *stream.normed.shape)
-    convolve_rows(rows, starts, stops, first, weights, operand, beside, mixed)
+    workspace.kernels.convolve_rows(rows, starts, stops, share.first, weights, operand, beside, mixed)
     return mixed
 
 
 def add_convolved(stream: Stream, change: Floats, weights: PackedConvolution, workspace: Workspace) -> Stream:
     """Add what `convolve` returned to the sum and normalise, in place."""
-    add_rows(change, weights.norm, stream)
+    workspace.kernels.add_rows(change, weights.norm, stream)
     return stream
 
 
@@ -222,43 +95,47 @@ def attention_block(
     workspace: Workspace,
 ) -> Stream:
     """Attend within each pair, add to the sum and normalise, in place: (T, C'), or (rows, C')."""
-    total, first = int(offsets[-1]), workspace.rows_of(int(offsets[-1]))[0]
+    kernels, share = workspace.kernels, workspace.share_of(offsets)
+    first, capacity = share.first, share.total + kernels.isa.tile_width
     x, layer, heads, rule = stream.normed, weights.query_key_value, weights.heads, weights.rule
     width, operand = len(layer.bias) // (3 * heads), workspace.operand(x.shape[1])
-    turn = rule.positions
-    places = places_of(offsets, first, len(x)) if isinstance(turn, Rotary) else NO_PLACES
+    turn, places = rule.positions, share.places
     if rows is None:
-        qkv = workspace.take_shared("query_key_value", 3 * heads, total + TILE_WIDTH, width)
-        project_heads(x, places, layer, turn, 2 * heads, operand, qkv, first)
+        qkv = workspace.take_shared("query_key_value", 3 * heads, capacity, width)
+        kernels.project_heads(x, places, layer, turn, 2 * heads, operand, qkv, first)
         query, key_value = qkv[:heads], qkv[heads:]
-        query_offsets, query_places = np.clip(offsets, first, first + len(x)), np.maximum(first - offsets[:-1], 0)
+        query_offsets, query_places = share.query_offsets, share.query_places
     else:
         own = (rows >= first) & (rows < first + len(x))
         query_offsets, query_places = np.concatenate([[0], np.cumsum(own)]), rows - offsets[:-1]
-        key_value = workspace.take_shared("query_key_value", 2 * heads, total + TILE_WIDTH, width)
+        key_value = workspace.take_shared("query_key_value", 2 * heads, capacity, width)
         part = len(layer.panels) // 3
-        project_heads(x, places, take_panels(layer, part, 3 * part), turn, heads, operand, key_value, first)
+        kernels.project_heads(x, places, _take_panels(layer, part, 3 * part), turn, heads, operand, key_value, first)
         stream = _take_rows(stream, rows[own] - first, weights.keeps_sum, workspace)
         query, places = workspace.take("query", heads, len(stream.normed), width), query_places[own]
-        project_heads(stream.normed, places, take_panels(layer, 0, part), turn, heads, operand, query, 0)
+        kernels.project_heads(stream.normed, places, _take_panels(layer, 0, part), turn, heads, operand, query, 0)
     workspace.meet()
     context = workspace.take("context", len(stream.normed), heads * width)
-    scratch = workspace.take("scratch", scratch_size(int(np.diff(offsets).max()), width, rule.positions))
-    attend(query, query_offsets, query_places, key_value, offsets, rule, scratch, context)
+    room = scratch_size(share.longest, width, kernels.isa, disentangled=isinstance(turn, Disentangled))
+    scratch = workspace.take("scratch", room)
+    kernels.attend(query, query_offsets, query_places, key_value, offsets, rule, scratch, context)
     # Behind the embedding, sum and normed are one array. From here on they are two, or writing the one would destroy
     # the other.
     if weights.keeps_sum and stream.normed is stream.sum:
         stream = Stream(stream.sum, workspace.take("normed", *stream.sum.shape))
-    product = workspace.take("product", ROW_BLOCK, stream.sum.shape[1])
+    product = workspace.take("product", kernels.isa.row_block, stream.sum.shape[1])
     operand = workspace.operand(context.shape[1])
-    linear_residual_norm(context, weights.output, weights.norm, operand, product, stream)
+    kernels.linear_residual_norm(context, weights.output, weights.norm, operand, product, stream)
     return stream
 
 
-def places_of(offsets: NDArray[int64], first: int, count: int) -> NDArray[int64]:
-    """Return the place in its pair of each of `count` rows from `first` on."""
-    starts = np.repeat(offsets[:-1], np.diff(offsets))[first : first + count]
-    return np.arange(first, first + count) - starts
+def _take_panels(layer: PackedLinear, first: int, stop: int) -> PackedLinear:
+    """Return some panels of a layer as a layer of their own; nothing is copied."""
+    width = layer.panels.shape[2]
+    columns = slice(first * width, stop * width)
+    kind: Any = type(layer)
+    taken: PackedLinear = kind(layer.panels[first:stop], *(row[columns] for row in layer[1:]))
+    return taken
 
 
 def _take_rows(stream: Stream, rows: NDArray[int64], keeps_sum: bool, workspace: Workspace) -> Stream:
@@ -274,18 +151,48 @@ def _take_rows(stream: Stream, rows: NDArray[int64], keeps_sum: bool, workspace:
 
 def feed_forward_block(stream: Stream, weights: PackedFeedForward, workspace: Workspace) -> Stream:
     """Widen, bend, narrow, add to the sum and normalise, in place: shape of the stream."""
-    hidden = workspace.take("hidden", ROW_BLOCK, len(weights.up.bias))
-    product = workspace.take("product", ROW_BLOCK, stream.sum.shape[1])
+    kernels = workspace.kernels
+    hidden = workspace.take("hidden", kernels.isa.row_block, len(weights.up.bias))
+    product = workspace.take("product", kernels.isa.row_block, stream.sum.shape[1])
     operand = workspace.operand(max(hidden.shape[1], product.shape[1]))  # for the rows of either
-    feed_forward(stream, weights, weights.gate, operand, hidden, product)
+    kernels.feed_forward(stream, weights, weights.gate, operand, hidden, product)
     return stream
 
 
 def head(stream: Stream, offsets: NDArray[int64], weights: HeadWeights, workspace: Workspace) -> Floats:
     """Turn the normed rows of each pair into its logits: (B, labels)."""
     x = stream.normed
-    if weights.pooling not in ("first", "last"):
-        first = workspace.rows_of(int(offsets[-1]))[0]
-        own = (offsets[:-1] >= first) & (offsets[:-1] < first + len(x))  # pairs whose first token is a row of x
-        x = pool(workspace.share_rows(x, int(offsets[-1])), offsets, own, weights.pooling)
-    return take_steps(x, weights.steps, workspace.operand(1))[:, : weights.num_labels].copy()
+    if weights.pooling in POOLINGS:
+        x = pool(x, offsets, weights.pooling, workspace)
+    return take_steps(x, weights.steps, workspace)[:, : weights.num_labels].copy()
+
+
+def pool(x: Floats, offsets: NDArray[int64], pooling: str, workspace: Workspace) -> Floats:
+    """Return one row for each of the pairs whose first token is a row of x: (B, C')."""
+    share = workspace.share_of(offsets)
+    own = (offsets[:-1] >= share.first) & (offsets[:-1] < share.first + len(x))
+    rows = workspace.share_rows(x, share.total)
+    pooled = aligned_empty(int(np.count_nonzero(own)), x.shape[1])
+    workspace.kernels.pool_rows(rows, offsets[:-1][own], offsets[1:][own], POOLINGS.index(pooling), pooled)
+    return pooled
+
+
+def take_steps(x: Floats, steps: tuple[PackedStep, ...], workspace: Workspace) -> Floats:
+    """Apply the steps to rows (B, C'), of which nothing is overwritten; the result is (B, N')."""
+    kernels = workspace.kernels
+    for step in steps:
+        if isinstance(step, PackedResidual):
+            direct = x if step.shortcut is None else take_steps(x, (step.shortcut,), workspace)
+            x = take_steps(x, step.steps, workspace) + direct
+            continue
+        result = aligned_empty(len(x), len(step.bias) if isinstance(step, Float32Linear) else x.shape[1])
+        if isinstance(step, Float32Linear):
+            kernels.linear_rows(x, 0, len(x), step, workspace.operand(1), result)
+        elif isinstance(step, PackedNorm):
+            kernels.normalize_rows(x, step, result)
+        elif isinstance(step, PackedNormalize):
+            kernels.shorten_rows(x, step.width, result)
+        else:
+            kernels.activate_rows(x, step.activation, result)
+        x = result
+    return x

@@ -20,15 +20,17 @@ from numpy.typing import NDArray
 
 from ..parameters import Disentangled
 from .float32 import ZEROS, tile
-from .isa import LANES, TILE_ROWS, TILE_WIDTH
+from .isa import ISA, LANES, TILE_ROWS, TILE_WIDTH
 from .jit import is_record
-from .panels import aligned_empty, round_up
+from .memory import aligned_empty
+from .panels import round_up
+from .scratch import margin, queries_at_once
 from .simd import load, store
 from .transpose import transpose_block
 from .view import View, from_row
 
-BLOCK = 120 // TILE_ROWS * TILE_ROWS  # queries that keys meet at once; more would not leave the L2 cache to others
-MARGIN = TILE_ROWS + TILE_WIDTH  # columns that whole tiles write to the left and to the right of those that count
+BLOCK = queries_at_once(ISA)
+MARGIN = margin(ISA)
 
 
 def pack_disentangled(rule: Disentangled) -> Disentangled:
@@ -65,12 +67,6 @@ class Tile(NamedTuple):
     head: int
     length: int  # of the pair
     padded: int  # to whole panels
-
-
-def scratch_size(padded: int) -> int:
-    """Return the numbers that are written down meanwhile for pairs of so many tokens, filled up to whole panels."""
-    turned = -(-TILE_ROWS // LANES) * LANES * padded
-    return padded * (BLOCK + 2 * MARGIN) + TILE_ROWS * (padded + 2 * MARGIN) + turned
 
 
 # Names only: in a kernel, Numba puts what the @overload below returns in their place; these bodies never run. For other

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from .isa import LANES
 from .jit import inlined, kernel
-from .packing import PackedNorm
+from .packed import PackedNorm
 from .simd import fma, keep_between, load, reduce_add, splat, store
 
 

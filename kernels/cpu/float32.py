@@ -1,28 +1,21 @@
 """The arithmetic of float32: a word holds one number, a step is one k, and A is read where it is."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..parameters import Linear
 from .isa import TILE_WIDTH
 from .jit import kernel
+from .memory import aligned_empty
 from .micro_kernel import Product, float_tile, keep_whole
-from .panels import aligned_empty, fill_up_linear
-from .rounding import Operand
+from .packed import Float32Linear, Operand
+from .panels import fill_up_linear
 from .simd import VECTOR, multiply_add
 from .view import View, from_row
 
 ZEROS = np.zeros(TILE_WIDTH, np.float32)  # what the sums of a product without a bias begin with
-
-
-class Float32Linear(NamedTuple):
-    """A Linear in panels."""
-
-    panels: NDArray[np.float32]  # (N'/TILE_WIDTH, K', TILE_WIDTH)
-    bias: NDArray[np.float32]  # (N',)
 
 
 def pack_float32(layer: Linear) -> Float32Linear:

@@ -11,20 +11,20 @@ are whole numbers and exact; then ``c = sums * scale of the row * scale of the c
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numpy import float32, int32
-from numpy.typing import NDArray
+from numpy import int32
 
 from ..parameters import Linear
 from . import amx
 from .isa import ISA, LANES, TILE_WIDTH
 from .jit import inlined, intrinsic, kernel
 from .micro_kernel import Product, emit_tile, keep_whole, load_row, procedure, store_row
+from .packed import Int8Linear, Operand
 from .panels import fill_up_linear, make_panels
-from .rounding import Operand, find_scale, narrowing_store, quantize, word_index
+from .rounding import find_scale, narrowing_store, quantize, word_index
 from .simd import (
     FLOAT,
     INT64,
@@ -45,15 +45,6 @@ from .view import Rows, View, from_row, move, take_apart
 SHORT_VECTOR = ir.VectorType(ir.IntType(16), 2 * LANES)
 SHIFT = 128 if ISA.int8 == "dot" else 0
 DEPTH = amx.SIDE * 4 if ISA.amx else TILE_WIDTH  # K' is a multiple of it in panels
-
-
-class Int8Linear(NamedTuple):
-    """A Linear in panels of int8."""
-
-    panels: NDArray[int32]  # (N'/TILE_WIDTH, K'/4, TILE_WIDTH)
-    bias: NDArray[float32]  # (N',)
-    scale: NDArray[float32]  # (N',): weight = scale * int8
-    start: NDArray[int32]  # (N',): what the sums begin with
 
 
 def pack_int8(layer: Linear) -> Int8Linear:

@@ -11,17 +11,16 @@ from numpy.typing import NDArray
 
 from ..parameters import Positions, Stream
 from .elementwise import add_and_normalize
-from .isa import LANES, TILE_ROWS, TILE_WIDTH
+from .isa import ISA, LANES, TILE_WIDTH
 from .jit import kernel
-from .packing import PackedConvolution, PackedFeedForward, PackedLinear, PackedNorm
+from .packed import Operand, PackedConvolution, PackedFeedForward, PackedLinear, PackedNorm
 from .positions import turn_rows
 from .products import begin_tiles, end_tiles, multiply, prepare, rows_in_tile
-from .rounding import Operand
 from .simd import keep_between, load, splat, store
 from .vector_math import activate
 from .view import View
 
-ROW_BLOCK = 8 * TILE_ROWS  # 96 where AMX is: whole tiles of AMX too
+ROW_BLOCK = ISA.row_block
 
 
 @kernel

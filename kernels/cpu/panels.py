@@ -9,25 +9,14 @@ remainder, and the zeros change no bit of a result. What sums over a row masks (
 sizes nothing is filled.
 """
 
-import math
 from typing import Any
 
-import numpy as np
 from numpy import float32, int32
 from numpy.typing import NDArray
 
 from ..parameters import Linear
 from .isa import TILE_WIDTH
-
-CACHE_LINE = 64  # bytes; a vector that crosses two lines costs two reads
-
-
-def aligned_empty(*shape: int, dtype: Any = float32) -> NDArray[Any]:
-    """Make an uninitialised array that begins on a cache line (NumPy promises 16 bytes only)."""
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    buffer = np.empty(size + CACHE_LINE, np.uint8)
-    start = -buffer.ctypes.data % CACHE_LINE
-    return buffer[start : start + size].view(dtype).reshape(shape)
+from .memory import aligned_empty
 
 
 def round_up(size: int) -> int:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .isa import LANES, TILE_ROWS
 from .jit import intrinsic, kernel
-from .panels import aligned_empty
+from .memory import aligned_empty
 from .simd import FLOAT, INT64, element_pointer, load_vector, multiply_add, store_vector
 
 CHAINS = 2 * TILE_ROWS  # as many as a tile has sums: with the two constants they fit the registers

@@ -5,7 +5,7 @@ scores of a query for the distances to its keys; and `seen` is which keys it has
 for each kind of rule, and what a rule does not have is not in the machine code.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from numba import types
 from numba.extending import overload
@@ -15,16 +15,9 @@ from ..parameters import Disentangled, DistanceBias, Positions, Rotary
 from .disentangled import pack_disentangled
 from .isa import LANES, TILE_WIDTH
 from .jit import is_record
+from .packed import ScoreRule
 from .panels import fill_up, round_up
 from .simd import fma, load, splat, store
-
-
-class ScoreRule(NamedTuple):
-    """How a query scores the keys of its pair."""
-
-    scale: float  # of the products, 1 / sqrt(D)
-    positions: Positions
-    reach: tuple[int, int] | None
 
 
 def pack_positions(positions: Positions) -> Positions:

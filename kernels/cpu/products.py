@@ -6,11 +6,11 @@ from typing import Any
 from numba.extending import overload
 
 from . import amx
-from .bfloat16 import Bfloat16Linear, TwoPartLinear, multiply_bfloat16, multiply_two_parts, write_bfloat16
-from .float32 import Float32Linear, multiply_float32
-from .int8 import Int8Linear, multiply_int8, write_int8
+from .bfloat16 import multiply_bfloat16, multiply_two_parts, write_bfloat16
+from .float32 import multiply_float32
+from .int8 import multiply_int8, write_int8
 from .isa import ISA, TILE_ROWS
-from .rounding import Operand
+from .packed import Bfloat16Linear, Float32Linear, Int8Linear, Operand, TwoPartLinear
 from .view import View
 
 # Names only: in a kernel, Numba puts what the @overload below returns in their place; these bodies never run.

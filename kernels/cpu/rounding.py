@@ -5,12 +5,12 @@ int8        each row is divided by a scale of its own, so that its largest numbe
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numpy import float32, int32
+from numpy import float32
 from numpy.typing import NDArray
 
 from .amx import SIDE
@@ -49,13 +49,6 @@ def quantize(weight: NDArray[float32]) -> tuple[NDArray[np.int8], NDArray[float3
 
 
 # ---- rows of activations
-
-
-class Operand(NamedTuple):
-    """Room for some rounded rows of A, in the form in which a tile reads them; not used for float32."""
-
-    words: NDArray[int32]  # at most one of 32 bits for each number
-    scales: NDArray[float32]  # of each row; int8 only
 
 
 @inlined

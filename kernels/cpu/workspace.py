@@ -6,26 +6,56 @@ theirs. The next layer writes to another buffer, so that nobody waits for the sl
 one more before a pooling that takes all rows.
 """
 
+import dataclasses
 import math
 import threading
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import types
 from numpy import float32, int32, int64
 from numpy.typing import NDArray
 
-from .isa import TILE_ROWS
-from .jit import intrinsic, kernel
-from .linear import ROW_BLOCK
-from .panels import aligned_empty
-from .rounding import Operand
-from .simd import element_pointer
+from .instruction_sets import InstructionSet
+from .memory import aligned_empty
+from .packed import Operand
 
 SPINS = 400_000  # looks at the counter before a waiting thread lets others have the core: about 0.4 ms
 NAP = 5e-5  # seconds
+MOST_VIEWS = 4096  # arrays that are kept to be lent again; each is 200 bytes
+
+
+@dataclasses.dataclass
+class Kernels:
+    """What the blocks call: compiled in this process (compiled.py), or loaded from a library (frozen.py)."""
+
+    isa: InstructionSet  # that they were compiled for
+    embed: Callable[..., None]  # elementwise.py
+    normalize_rows: Callable[..., None]
+    project_heads: Callable[..., None]  # linear.py
+    linear_rows: Callable[..., None]
+    linear_residual_norm: Callable[..., None]
+    feed_forward: Callable[..., None]
+    convolve_rows: Callable[..., None]
+    add_rows: Callable[..., None]
+    attend: Callable[..., None]  # attention.py
+    pool_rows: Callable[..., None]  # head.py
+    activate_rows: Callable[..., None]
+    shorten_rows: Callable[..., None]
+    arrive: Callable[..., None]  # meeting.py
+    await_arrivals: Callable[..., bool]
+
+
+class Share(NamedTuple):
+    """Which rows of a shard a member of a team computes, and where they stand."""
+
+    total: int  # T, of all members
+    first: int  # of the rows
+    longest: int  # tokens of a pair
+    places: NDArray[int64]  # (rows,): of each in its pair
+    query_offsets: NDArray[int64]  # (B + 1,): where each pair begins among the rows
+    query_places: NDArray[int64]  # (B,): place in the pair of its first row
 
 
 class Buffers:
@@ -33,16 +63,24 @@ class Buffers:
 
     def __init__(self) -> None:
         self._arrays: dict[str, NDArray[Any]] = {}
+        self._views: dict[tuple[Any, ...], NDArray[Any]] = {}  # by name and shape: to make one takes a microsecond
         self._lock = threading.Lock()  # members of a team may ask at once
 
     def take(self, name: str, *shape: int, dtype: Any = float32) -> NDArray[Any]:
         """Return the buffer of this name as an array of this shape; its content is whatever was left there."""
+        view = self._views.get((name, *shape))
+        return self._make(name, shape, dtype) if view is None else view
+
+    def _make(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         size = math.prod(shape)
         with self._lock:
             array = self._arrays.get(name)
             if array is None or array.size < size:
                 self._arrays[name] = array = aligned_empty(size, dtype=dtype)
-        return array[:size].reshape(shape)
+                self._views = {key: view for key, view in self._views.items() if key[0] != name}
+            elif len(self._views) >= MOST_VIEWS:
+                self._views = {}
+            return self._views.setdefault((name, *shape), array[:size].reshape(shape))
 
 
 class Team:
@@ -67,17 +105,21 @@ class Workspace(Buffers):
 
     Parameters
     ----------
+    kernels : Kernels
+        What computes.
     team : Team, optional
         Whom it computes shards with; by default it computes whole shards.
     number : int
         Place among the members, which is also the place of its rows.
     """
 
-    def __init__(self, team: Team | None = None, number: int = 0) -> None:
+    def __init__(self, kernels: Kernels, team: Team | None = None, number: int = 0) -> None:
         super().__init__()
+        self.kernels = kernels
         self._team = team or Team(1)
         self._number = number
         self._meetings = 0
+        self._last: tuple[Any, ...] = None, None, None  # what the last share was of, and the share
 
     def take_shared(self, name: str, *shape: int) -> NDArray[Any]:
         """Return a buffer of all members; it is another one after the next meeting."""
@@ -86,13 +128,32 @@ class Workspace(Buffers):
 
     def operand(self, width: int) -> Operand:
         """Return room for ROW_BLOCK rows of `width` numbers in the form in which tiles read them."""
-        return Operand(self.take("operand", ROW_BLOCK, width, dtype=int32), self.take("scales", ROW_BLOCK))
+        rows = self.kernels.isa.row_block
+        return Operand(self.take("operand", rows, width, dtype=int32), self.take("scales", rows))
 
     def rows_of(self, total: int) -> tuple[int, int]:
         """Return the first of this member's rows and the one after its last, in halves of a tile; see `divide`."""
-        unit = TILE_ROWS // 2
+        unit = self.kernels.isa.tile_rows // 2
         first, last = (min(round(total * share / unit) * unit, total) for share in self._shares())
         return first, total if self._number == self._team.size - 1 else last
+
+    def share_of(self, offsets: NDArray[int64]) -> Share:
+        """Return this member's rows of a shard with these pairs; worked out once for all blocks."""
+        known, shares, share = self._last
+        if known is not offsets or shares is not self._team.shares:
+            first, stop = self.rows_of(int(offsets[-1]))
+            lengths = np.diff(offsets)
+            share = Share(
+                int(offsets[-1]),
+                first,
+                int(lengths.max()),
+                np.arange(first, stop) - np.repeat(offsets[:-1], lengths)[first:stop],
+                np.clip(offsets, first, stop),
+                np.maximum(first - offsets[:-1], 0),
+            )
+            self._last = offsets, self._team.shares, share
+        result: Share = share
+        return result
 
     def _shares(self) -> list[float]:
         return self._team.shares[self._number : self._number + 2]
@@ -114,9 +175,9 @@ class Workspace(Buffers):
         if self._team.size == 1:
             return
         expected = self._meetings * self._team.size
-        arrive(self._team.arrivals)
+        self.kernels.arrive(self._team.arrivals)
         spins = SPINS
-        while not await_arrivals(self._team.arrivals, expected, spins):
+        while not self.kernels.await_arrivals(self._team.arrivals, expected, spins):
             if self._team.broken:
                 raise RuntimeError("another thread of this computation failed")
             time.sleep(NAP)
@@ -136,40 +197,7 @@ class Workspace(Buffers):
         self._team.broken = True
 
 
-def make_team(size: int) -> list[Workspace]:
+def make_team(kernels: Kernels, size: int) -> list[Workspace]:
     """Return the workspaces of `size` threads that compute one shard together."""
     team = Team(size)
-    return [Workspace(team, number) for number in range(size)]
-
-
-@intrinsic
-def _add_one(typingctx: Any, counter: Any) -> Any:
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = element_pointer(context, builder, sig.args[0], args[0], context.get_constant(types.int64, 0))
-        return builder.atomic_rmw("add", pointer, context.get_constant(types.int64, 1), "seq_cst")
-
-    return types.int64(counter), codegen
-
-
-@intrinsic
-def _read(typingctx: Any, counter: Any) -> Any:
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = element_pointer(context, builder, sig.args[0], args[0], context.get_constant(types.int64, 0))
-        return builder.load_atomic(pointer, "acquire", 8, typ=context.get_value_type(types.int64))
-
-    return types.int64(counter), codegen
-
-
-@kernel
-def arrive(counter: NDArray[int64]) -> None:
-    """Count one more arrival; what this thread has written is visible to whoever sees the count."""
-    _add_one(counter)
-
-
-@kernel
-def await_arrivals(counter: NDArray[int64], expected: int, spins: int) -> bool:
-    """Return whether so many arrivals were seen within so many looks at the counter."""
-    looks = 0
-    while _read(counter) < expected and looks < spins:
-        looks += 1
-    return looks < spins
+    return [Workspace(kernels, team, number) for number in range(size)]

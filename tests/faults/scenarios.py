@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from faults.inject import ERRORS_OF, Point, count, fault
 from numbert import CrossEncoder
-from numbert.kernels.cpu import cache, jit, workspace
+from numbert.kernels.cpu import cache, jit, meeting
 from numbert.loaders.errors import NumbertError
 
 GOLDENS = Path(__file__).parent.parent / "goldens"
@@ -119,7 +119,7 @@ class Compile(Scenario):
         os.environ["NUMBERT_CACHE_DIR"] = str(self.home)
         try:
             cache.DIRECTORY = cache.private_directory()
-            kernel = jit.kernel(workspace.arrive.py_func)
+            kernel = jit.kernel(meeting.arrive.py_func)
             counter = np.zeros(1, np.int64)
             kernel(counter)
             return int(counter[0]), sum(kernel.stats.cache_hits.values())
