@@ -18,8 +18,8 @@ MODULES = {"cpu": "cpu.compiled", "cuda": "cuda.blocks", "reference": "reference
 MATMUL_PRECISIONS = ("highest", "high")
 
 
-class Backend(Protocol):
-    """The blocks that a backend offers; kernels/reference/blocks.py says what each computes.
+class Blocks(Protocol):
+    """The blocks of a forward pass; kernels/reference/blocks.py says what each computes.
 
     DTYPES are those that it computes in. LOWERS_FLOAT32 tells whether it has a faster float32, of fewer bits.
     LARGEST_SHARD is how many tokens it computes best at once; a pair that is longer is a shard of its own.
@@ -29,8 +29,6 @@ class Backend(Protocol):
     PEAK has multiply-adds and nothing else, to be timed (kernels/cpu/peak.py); None where there are none.
 
     Weights and activations are the backend's own: whoever calls passes them on and looks at none but the logits.
-    The precision in which weights are packed is one that `choose_precision` returned. What packs a record raises
-    NotImplementedError when it asks for something that the backend does not compute; its text names that.
     """
 
     DTYPES: tuple[str, ...]
@@ -43,24 +41,6 @@ class Backend(Protocol):
 
     def describe(self) -> dict[str, str]:
         """Return what it chose for this machine: the instruction set, and where machine code is kept."""
-
-    def pack_positions(self, rule: Positions, precision: str) -> Any:
-        """Prepare the tables of a rule of positions, which the attention of many layers may share."""
-
-    def pack_embedding(self, embedding: Embedding, precision: str) -> Any:
-        """Prepare the embedding tables."""
-
-    def pack_attention(self, attention: Attention, precision: str) -> Any:
-        """Prepare the weights of an attention block; its rule of positions is prepared already."""
-
-    def pack_feed_forward(self, feed_forward: FeedForward, precision: str) -> Any:
-        """Prepare the weights of a feed-forward block."""
-
-    def pack_convolution(self, convolution: Convolution, precision: str) -> Any:
-        """Prepare the weights of a convolution."""
-
-    def pack_head(self, head: Head, precision: str) -> Any:
-        """Prepare the weights of the head."""
 
     def make_team(self, size: int) -> list[Any]:
         """Make the workspaces of `size` threads that compute a shard together, each some of its rows.
@@ -91,6 +71,32 @@ class Backend(Protocol):
 
     def head(self, stream: Any, offsets: NDArray[int64], weights: Any, workspace: Any) -> Array:
         """Turn the normed rows of each pair into logits: (B, labels)."""
+
+
+class Backend(Blocks, Protocol):
+    """The blocks, and what packs the weights for them.
+
+    The precision in which weights are packed is one that `choose_precision` returned. What packs a record raises
+    NotImplementedError when it asks for something that the backend does not compute; its text names that.
+    """
+
+    def pack_positions(self, rule: Positions, precision: str) -> Any:
+        """Prepare the tables of a rule of positions, which the attention of many layers may share."""
+
+    def pack_embedding(self, embedding: Embedding, precision: str) -> Any:
+        """Prepare the embedding tables."""
+
+    def pack_attention(self, attention: Attention, precision: str) -> Any:
+        """Prepare the weights of an attention block; its rule of positions is prepared already."""
+
+    def pack_feed_forward(self, feed_forward: FeedForward, precision: str) -> Any:
+        """Prepare the weights of a feed-forward block."""
+
+    def pack_convolution(self, convolution: Convolution, precision: str) -> Any:
+        """Prepare the weights of a convolution."""
+
+    def pack_head(self, head: Head, precision: str) -> Any:
+        """Prepare the weights of the head."""
 
 
 def choose_backend(name: str, dtype: str) -> tuple[str, Backend]:
@@ -183,7 +189,7 @@ def _check_cuda(dtype: str) -> None:
         raise BackendError(f"device 'cuda', dtype {dtype!r}: {problem}")
 
 
-def choose_precision(ops: Backend, dtype: str, matmul_precision: str) -> str:
+def choose_precision(matmul_precision: str, dtype: str, *, lowers_float32: bool) -> str:
     """Return how a backend is to multiply: the dtype, or "high" for a float32 that it may compute as it is faster.
 
     Raises
@@ -202,4 +208,4 @@ def choose_precision(ops: Backend, dtype: str, matmul_precision: str) -> str:
             f"matmul_precision: found {matmul_precision!r} with dtype {dtype!r}, expected 'highest', since only"
             " products in float32 have a choice; leave out one of the two"
         )
-    return "high" if ops.LOWERS_FLOAT32 else dtype
+    return "high" if lowers_float32 else dtype

@@ -92,11 +92,12 @@ class CrossEncoder:
         sigmoid for one label and identity for several.
     keep_in_fp32_modules : list of str, optional
         Accepted with dtype="float32", which keeps all of them so; refused with a lower one.
-    dtype : {"float32", "bfloat16", "int8", "float64"}
-        Precision of the matrix products with weights. "bfloat16" rounds both sides to 8 significant bits; "int8" rounds
-        weights to whole numbers from -127 to 127 with a scale for each output, and activations with a scale for each
-        token, as they come. Sums, attention, LayerNorm, embeddings and head stay float32. docs/performance.md has the
-        speed of each and its error. "float64" is for checks, and needs backend="reference".
+    dtype : {"float32", "bfloat16", "int8", "float64"}, optional
+        Precision of the matrix products with weights; by default "float32", or for a frozen model that in which it was
+        frozen. "bfloat16" rounds both sides to 8 significant bits; "int8" rounds weights to whole numbers from -127 to
+        127 with a scale for each output, and activations with a scale for each token, as they come. Sums, attention,
+        LayerNorm, embeddings and head stay float32. docs/performance.md has the speed of each and its error. "float64"
+        is for checks, and needs backend="reference".
     matmul_precision : {"highest", "high"}
         How exact the products of float32 must be. "high" allows 16 significant bits of each factor, as torch's setting
         of this name does, where that is faster: on processors with AMX, as three products of bfloat16.
@@ -151,16 +152,16 @@ class CrossEncoder:
         max_length: int | None = None,
         activation_fn: Any = None,
         keep_in_fp32_modules: list[str] | None = None,
-        dtype: str = "float32",
+        dtype: str | None = None,
         matmul_precision: str = "highest",
         num_threads: int | None = None,
     ) -> None:
         backend = options.backend_of_device(device, check_text(backend, "backend"))
         options.check_trust(trust_remote_code)
         options.check_unused(modules=modules, model_card_data=model_card_data)
-        dtype = options.dtype_from(model_kwargs, check_text(dtype, "dtype"))
+        dtype = options.dtype_from(model_kwargs, None if dtype is None else check_text(dtype, "dtype"))
         matmul_precision = check_text(matmul_precision, "matmul_precision")
-        options.check_kept_modules(keep_in_fp32_modules, dtype)
+        options.check_kept_modules(keep_in_fp32_modules, dtype or "float32")
         num_labels = options.num_labels_from(config_kwargs, num_labels)
         max_length = options.max_length_from(processor_kwargs, max_length)
         threads = usable_cores() if num_threads is None else check_threads(num_threads)
@@ -182,14 +183,15 @@ class CrossEncoder:
             self.model_card_data = options.NoModelCard()
             self.model_path = checkpoint.folder
             self.config = SimpleNamespace(**{**checkpoint.config, "num_labels": checkpoint.spec.num_labels})
-            self._loaded = remember(checkpoint)
+            self._loaded = None if checkpoint.frozen else remember(checkpoint)
             self._pad_token = checkpoint.tokenizer.pad_token
-            self._num_parameters = checkpoint.weights.num_parameters()
-            self._stored_as = " ".join(checkpoint.weights.stored_dtypes())
+            self._num_parameters = checkpoint.num_parameters
+            self._stored_as = " ".join(checkpoint.stored_dtypes)
             self._num_special = checkpoint.tokenizer.template.num_special
             usable = checkpoint.spec.usable_length
             own_limit = min(checkpoint.tokenizer.max_length or usable, usable)
             self._max_length = own_limit if max_length is None else self._check_length(max_length, usable)
+            dtype = dtype or (checkpoint.frozen.dtype if checkpoint.frozen else "float32")
             self._scorer = Scorer(checkpoint, backend, dtype, matmul_precision, threads)
 
     @property
@@ -483,6 +485,11 @@ class CrossEncoder:
             When the folder cannot be written, or the one that was loaded is not as it was. What stood there before
             still does.
         """
+        if self._loaded is None:
+            raise InputError(
+                f"{self.model_path}: found a frozen model, expected one with weights as they were published; copy the"
+                " folder, or save the model that it was made from"
+            )
         if not check_flag(safe_serialization, "safe_serialization"):
             raise InputError("safe_serialization: found False, expected True; pickled weights are never written")
         names = [name for name, function in BY_NAME.items() if function is self.activation_fn]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy import int64
 from numpy.typing import NDArray
 
-from .backend import Backend
+from .backend import Blocks
 from .tokenization import TokenBatch
 
 # The rows that the head needs of the last layer, by its pooling; of any other, all.
@@ -38,7 +38,7 @@ class Encoder(NamedTuple):
 
 
 @np.errstate(all="ignore")
-def forward(encoder: Encoder, tokens: TokenBatch, ops: Backend, workspace: Any) -> NDArray[np.floating[Any]]:
+def forward(encoder: Encoder, tokens: TokenBatch, ops: Blocks, workspace: Any) -> NDArray[np.floating[Any]]:
     """Compute the logits of each pair: (B, labels).
 
     Numbers beyond the dtype become infinite or NaN and reach the logits, where the caller looks for them.

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from ..loaders.checkpoint import Checkpoint
 from ..loaders.spec import ModelSpec
+from . import frozen
 from .assembly import assemble
-from .backend import Backend, choose_backend, choose_precision
+from .backend import Backend, Blocks, choose_backend, choose_precision
 from .encoder import Encoder, forward
 from .errors import BackendError, InputError
 from .tokenization import TokenBatch
@@ -47,16 +48,14 @@ class Runner(Generic[Item]):
         num_threads: int,
     ) -> None:
         self.spec = checkpoint.spec
-        self.backend, self._ops = choose_backend(backend, dtype)
         self.dtype, self.matmul_precision = dtype, matmul_precision
-        precision = choose_precision(self._ops, dtype, matmul_precision)
-        do_all = functools.partial(_map, num_threads)
-        try:
-            self._encoder = assemble(checkpoint.spec, checkpoint.weights, self._ops, precision, do_all)
-        except NotImplementedError as error:
-            raise BackendError(
-                f"backend {self.backend!r}: found a model that needs {error}, expected one without; use another backend"
-            ) from error
+        self._ops: Blocks
+        if checkpoint.frozen is None:
+            self.backend, self._ops, self.encoder = _pack(checkpoint, backend, dtype, matmul_precision, num_threads)
+        else:
+            choose_precision(matmul_precision, dtype, lowers_float32=False)
+            self.backend = frozen.NAME
+            self._ops, self.encoder = frozen.load_frozen(checkpoint, checkpoint.frozen, backend, dtype)
         self._lay_out = lay_out
         self.lane = self._make_lane(num_threads)
 
@@ -64,7 +63,7 @@ class Runner(Generic[Item]):
         # Without a reference to this object: a model that is deleted is gone at once.
         return Lane(
             functools.partial(_lay_out, lay_out=self._lay_out, spec=self.spec),
-            functools.partial(_forward, encoder=self._encoder, ops=self._ops),
+            functools.partial(_forward, encoder=self.encoder, ops=self._ops),
             self._ops.make_team,
             num_threads=min(num_threads, self._ops.MOST_WORKERS or num_threads),
             largest=self._ops.LARGEST_SHARD,
@@ -80,12 +79,16 @@ class Runner(Generic[Item]):
             **kept,
             "num_threads": self.lane.num_threads,
             "packed_for": self._ops.describe()["instruction_set"],
+            "library": getattr(self._ops, "place", None),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        num_threads, packed_for = state.pop("num_threads"), state.pop("packed_for")
+        num_threads, packed_for, library = (state.pop(name) for name in ("num_threads", "packed_for", "library"))
         self.__dict__.update(state)
-        _, self._ops = choose_backend(self.backend, self.dtype)
+        if library is None:
+            _, self._ops = choose_backend(self.backend, self.dtype)
+        else:
+            self._ops = frozen.FrozenBackend(library, self.dtype, self.encoder)
         here = self._ops.describe()["instruction_set"]
         if packed_for != here:
             raise BackendError(
@@ -121,6 +124,21 @@ class Runner(Generic[Item]):
         return self._ops.describe()
 
 
+def _pack(
+    checkpoint: Checkpoint, backend: str, dtype: str, matmul_precision: str, num_threads: int
+) -> tuple[str, Backend, Encoder]:
+    """Choose a backend, and bring the weights into its form."""
+    name, ops = choose_backend(backend, dtype)
+    precision = choose_precision(matmul_precision, dtype, lowers_float32=ops.LOWERS_FLOAT32)
+    do_all = functools.partial(_map, num_threads)
+    try:
+        return name, ops, assemble(checkpoint.spec, checkpoint.weights, ops, precision, do_all)
+    except NotImplementedError as error:
+        raise BackendError(
+            f"backend {name!r}: found a model that needs {error}, expected one without; use another backend"
+        ) from error
+
+
 def _map(num_threads: int, function: Callable[[int], Any], numbers: Sequence[int]) -> list[Any]:
     """Apply a function to numbers on some threads, and on this one where the system starts none."""
     with ThreadPoolExecutor(num_threads) as threads:
@@ -130,7 +148,7 @@ def _map(num_threads: int, function: Callable[[int], Any], numbers: Sequence[int
         return [future.result() for future in futures] + [function(number) for number in numbers[len(futures) :]]
 
 
-def _forward(batch: TokenBatch, workspace: Any, *, encoder: Encoder, ops: Backend) -> NDArray[Any]:
+def _forward(batch: TokenBatch, workspace: Any, *, encoder: Encoder, ops: Blocks) -> NDArray[Any]:
     return forward(encoder, batch, ops, workspace)
 
 

@@ -14,6 +14,7 @@ No file is a pickle, none runs code, none is fetched from elsewhere than the hub
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -34,6 +35,7 @@ from . import (
 )
 from .errors import ConfigError
 from .files import ModelFiles
+from .frozen import MANIFEST, Manifest, check_small_files, read_manifest
 from .modular_head import read_head
 from .modules import SENTENCE_TRANSFORMERS, SETTINGS, Chain, read_modules
 from .names import Names, tensor_table, without_head
@@ -70,11 +72,22 @@ class Checkpoint(NamedTuple):
     saved: Saved
     config: dict[str, Any]  # config.json as it is
     chain: Chain = Chain()
+    frozen: Manifest | None = None  # of a frozen model, which has no weights but those of the manifest
 
     @property
     def folder(self) -> Path:
         """Where the model lies."""
         return self.files.folder
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers the model's tensors hold."""
+        return self.weights.num_parameters() if self.frozen is None else self.frozen.num_parameters
+
+    @property
+    def stored_dtypes(self) -> Sequence[str]:
+        """The dtypes in which they were published."""
+        return self.weights.stored_dtypes() if self.frozen is None else self.frozen.stored_dtypes
 
     def __enter__(self) -> "Checkpoint":
         return self
@@ -102,6 +115,8 @@ def load_checkpoint(name: str | os.PathLike[str] | None, **hub_options: Any) -> 
     """
     files = ModelFiles(find_folder(name, **hub_options))
     try:
+        if MANIFEST in files:
+            return _read_frozen(files, is_local=name is not None and os.path.isdir(name))
         return _read(files)
     except BaseException:
         files.close()
@@ -121,6 +136,22 @@ def _read(files: ModelFiles) -> Checkpoint:
     if chain.longest is not None:
         tokenizer = tokenizer._replace(max_length=_check_length(files, chain.longest, tokenizer.template))
     return Checkpoint(files, spec, weights, tokenizer, _read_saved(files, config), config.values, chain)
+
+
+def _read_frozen(files: ModelFiles, *, is_local: bool) -> Checkpoint:
+    """Read a frozen model, but for its kernels and weights."""
+    if not is_local:
+        raise ConfigError(
+            f"{files.folder}: found a frozen model on the hub, expected one without programs in it; load the model that"
+            " it was made from"
+        )
+    manifest = read_manifest(files)
+    check_small_files(files, manifest)
+    config = Config.read(files, "config.json")
+    tokenizer = load_tokenizer(files, manifest.spec.vocab_size, manifest.spec.num_token_types)
+    tokenizer = tokenizer._replace(max_length=manifest.max_length)
+    saved = _read_saved(files, config)
+    return Checkpoint(files, manifest.spec, Weights({}), tokenizer, saved, config.values, frozen=manifest)
 
 
 def _read_whole(config: Config, headers: Headers, family: ModuleType) -> tuple[ModelSpec, Weights]:

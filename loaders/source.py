@@ -9,6 +9,7 @@ from typing import Any
 
 from .errors import ModelIsFileError, ModelNotFoundError, NumbertError
 from .files import ModelFiles
+from .frozen import MANIFEST
 from .modules import ADAPTER, CONFIG, MODULES, OTHER_SETTINGS, SENTENCE_TRANSFORMERS, SETTINGS, module_files
 from .tensors import weight_files
 
@@ -118,7 +119,7 @@ def _check_folder(folder: Path) -> None:
             f"{folder}: cannot be entered: {error.strerror}; change its permissions or those of the folders above"
         ) from error
     missing = missing_files(folder)
-    if missing:
+    if missing and not os.path.exists(folder / MANIFEST):  # which lists the files of a frozen model
         raise ModelNotFoundError(f"{folder}: found no {missing[0]}{_advice((folder / missing[0]).parent)}")
 
 

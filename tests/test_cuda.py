@@ -188,7 +188,7 @@ def test_a_copy_shares_the_weights_and_a_pickle_is_refused():
 
     model = CrossEncoder(GOLDENS / "narrow", device="cuda")
     twin = copy.deepcopy(model)
-    assert twin._scorer.runner._encoder is model._scorer.runner._encoder
+    assert twin._scorer.runner.encoder is model._scorer.runner.encoder
     with pytest.raises(RuntimeError, match="GPU memory cannot be pickled"):
         pickle.dumps(model)
 

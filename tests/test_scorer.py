@@ -480,7 +480,7 @@ def test_a_copy_computes_the_same_with_workspaces_of_its_own(backend, make_copy)
 
 def test_a_deep_copy_shares_the_weights(model):
     scorer, twin = (one._scorer for one in (model, copy.deepcopy(model)))
-    arrays = [[id(array) for array in _arrays(one.runner._encoder)] for one in (scorer, twin)]
+    arrays = [[id(array) for array in _arrays(one.runner.encoder)] for one in (scorer, twin)]
     assert arrays[0] == arrays[1]
     assert len(arrays[0]) > 30
 

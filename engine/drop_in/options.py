@@ -87,7 +87,7 @@ def check_trust(trust_remote_code: bool) -> None:
         warn_once("trust_remote_code: numbert never runs a model's code; a model that needs it is refused.")
 
 
-def dtype_from(model_kwargs: Mapping[str, Any] | None, dtype: str) -> str:
+def dtype_from(model_kwargs: Mapping[str, Any] | None, dtype: str | None) -> str | None:
     """Read the options of transformers' models: a dtype, and ways to compute attention.
 
     Raises

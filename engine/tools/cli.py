@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ... import __version__
@@ -22,6 +23,7 @@ from ..inputs import Pair
 from ..progress import show_bar, show_lines
 from ..records import Row, print_rows, read_records
 from .bench import bench, make_pairs, phase_table
+from .freeze import freeze
 from .verify import verify
 
 BETTER_MODEL = "cross-encoder/ms-marco-MiniLM-L6-v2"
@@ -76,14 +78,15 @@ def make_parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=summary, description=summary)
         sub.set_defaults(run=run)
         sub.add_argument("--format", choices=formats, default="text", help="of the output (default: text)")
-        sub.add_argument("--threads", type=int, help="that compute (default: all cores)")
-        if run is not run_verify:  # which compares them
+        if run is not run_freeze:
+            sub.add_argument("--threads", type=int, help="that compute (default: all cores)")
+        if run not in (run_verify, run_freeze):  # one compares them, the other has its own
             sub.add_argument(
                 "--backend", default="auto", choices=("auto", "cpu", "cuda", "reference"), help="what computes"
             )
             sub.add_argument(
-                "--dtype", default="float32", choices=("float32", "bfloat16", "int8", "float64"),
-                help="precision of the matrix products (default: float32)",
+                "--dtype", choices=("float32", "bfloat16", "int8", "float64"),
+                help="precision of the matrix products (default: float32, or that of a frozen model)",
             )  # fmt: skip
             sub.add_argument(
                 "--matmul-precision", default="highest", choices=("highest", "high"),
@@ -124,6 +127,21 @@ def make_parser() -> argparse.ArgumentParser:
     verify_ = command(
         "verify", run_verify, "Compare a model with transformers and the float64 reference.", ("text", "json")
     )
+    verify_.add_argument("--against", metavar="MODEL", help="the model that a frozen MODEL was made from")
+    freeze_ = command(
+        "freeze", run_freeze, "Write a folder that runs without Numba and LLVM, as fast and with the same bits.",
+        ("text", "json"),
+    )  # fmt: skip
+    freeze_.add_argument("model", metavar="MODEL", help="a folder or a hub id")
+    freeze_.add_argument("folder", metavar="DIR", help="that is written; new or empty")
+    freeze_.add_argument(
+        "--dtype", default="float32", choices=("float32", "bfloat16", "int8"),
+        help="precision of the matrix products (default: float32)",
+    )  # fmt: skip
+    freeze_.add_argument(
+        "--isa", action="append", default=[],
+        help="an instruction set to run on, of those that this processor has; may be given again (default: the best)",
+    )  # fmt: skip
     bench_ = command("bench", run_bench, "Time a model on this machine.", ("text", "json"))
     bench_.add_argument(
         "file", metavar="FILE", nargs="?", help="pairs as for score (default: pairs of common words, made here)"
@@ -187,8 +205,8 @@ def run_warmup(options: argparse.Namespace) -> None:
     begin = time.perf_counter()
     model = load_model(options)
     model.predict(("query", "passage"))
-    facts = {"seconds": round(time.perf_counter() - begin, 2), "kernel_cache": model.describe()["kernel_cache"]}
-    print_facts(facts, options.format)
+    kernels = {name: place for name, place in model.describe().items() if name in ("kernel_cache", "library")}
+    print_facts({"seconds": round(time.perf_counter() - begin, 2), **kernels}, options.format)
 
 
 def run_verify(options: argparse.Namespace) -> None:
@@ -199,7 +217,7 @@ def run_verify(options: argparse.Namespace) -> None:
     ParityError
         When a bound is broken; the program then ends with exit code 1.
     """
-    checks = verify(options.model, options.threads)
+    checks = verify(options.model, options.threads, options.against)
     if options.format == "json":
         print(json.dumps([check._asdict() for check in checks]))
     else:
@@ -211,6 +229,15 @@ def run_verify(options: argparse.Namespace) -> None:
         raise ParityError(
             f"{options.model or EMBEDDED_MODEL}: found {len(broken)} broken bounds, expected none: {'; '.join(broken)}"
         )
+
+
+def run_freeze(options: argparse.Namespace) -> None:
+    """Write a frozen model, and print what is in it."""
+    begin = time.perf_counter()
+    folder = freeze(options.model, Path(options.folder), options.dtype, options.isa)
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
+    facts = {"folder": str(folder), "seconds": round(time.perf_counter() - begin, 1), "bytes": sum(sizes.values())}
+    print_facts({**facts, "files": sizes} if options.format == "json" else {**facts, **sizes}, options.format)
 
 
 def run_bench(options: argparse.Namespace) -> None:

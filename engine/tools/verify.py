@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ...loaders.checkpoint import load_checkpoint
 from ..cross_encoder import CrossEncoder
-from ..errors import BackendError
+from ..errors import BackendError, InputError
+from ..frozen import NAME, check_all_files
 from ..inputs import Pair
 from ..tokenization import lay_out, tokenize
 
@@ -66,7 +68,7 @@ def make_pairs(count: int) -> list[Pair]:
     return [(text(12), text(size)) for size, _ in zip(longest, range(count), strict=False)]
 
 
-def verify(name: str | None, num_threads: int | None = None) -> list[Check]:
+def verify(name: str | None, num_threads: int | None = None, against: str | None = None) -> list[Check]:
     """Compare what numbert computes for a model with independent computations of the same.
 
     Parameters
@@ -74,14 +76,28 @@ def verify(name: str | None, num_threads: int | None = None) -> list[Check]:
     name : str or None
         As for `CrossEncoder`.
     num_threads : int, optional
+    against : str, optional
+        The model that a frozen one was made from; what it computes is compared with what that computes here.
 
     Returns
     -------
     list of Check
         The model is right when none is broken. What cannot be compared here, because something is not installed, has
         neither passed nor failed.
+
+    Raises
+    ------
+    InputError
+        When `against` is given and the model is not frozen, or the other way round.
     """
     model = CrossEncoder(name, activation_fn="identity", num_threads=num_threads)
+    if (against is not None) != (model.backend == NAME):
+        raise InputError(
+            f"against: found {against!r} for backend {model.backend!r}, expected the model that a frozen one was made"
+            " from, and for others nothing; give it, or leave it out"
+        )
+    if against is not None:
+        return _verify_frozen(model, against, num_threads)
     exact = CrossEncoder(name, activation_fn="identity", backend="reference", dtype="float64", num_threads=num_threads)
     pairs = make_pairs(TOKEN_PAIRS)
     few = pairs[:: TOKEN_PAIRS // LOGIT_PAIRS][:LOGIT_PAIRS]
@@ -90,7 +106,7 @@ def verify(name: str | None, num_threads: int | None = None) -> list[Check]:
         _compare_logits("float64 reference", ours, reference),
         _compare_ranking("float64 reference", ours, reference),
     ]
-    library = _SentenceTransformers if model._loaded.chain.behind else _Transformers
+    library = _SentenceTransformers if model._loaded and model._loaded.chain.behind else _Transformers
     try:
         theirs = library(model.model_path, model.max_seq_length)
     except BackendError as error:
@@ -101,6 +117,37 @@ def verify(name: str | None, num_threads: int | None = None) -> list[Check]:
         _compare_tokens(model, theirs, pairs),
         _compare_logits(theirs.name, ours, expected),
         _compare_ranking(theirs.name, ours, expected),
+    ]
+
+
+def _verify_frozen(model: CrossEncoder, against: str, num_threads: int | None) -> list[Check]:
+    """Compare a frozen model with the one that it was made from: its files, ids, bits, and the distance to exact."""
+    with load_checkpoint(model.model_path) as checkpoint:
+        if checkpoint.frozen is not None:
+            check_all_files(checkpoint.files, checkpoint.frozen)
+    pairs = make_pairs(TOKEN_PAIRS)
+    few = pairs[:: TOKEN_PAIRS // LOGIT_PAIRS][:LOGIT_PAIRS]
+    options: dict[str, Any] = {"activation_fn": "identity", "num_threads": num_threads}
+    exact = CrossEncoder(against, backend="reference", dtype="float64", **options)
+    ours, reference = _logits(model, few), _logits(exact, few)
+    checks = [Check("files of another size or SHA-256 than the manifest has", "0", "0", True)]
+    if model.dtype == "float32":
+        checks += [_compare_logits("float64 reference", ours, reference)]
+    try:
+        compiled = CrossEncoder(against, backend="cpu", dtype=model.dtype, **options)
+    except BackendError as error:
+        return [*checks, Check("against the cpu backend", "", str(error), None)]
+    here, there = (str(each.describe()["instruction_set"]) for each in (model, compiled))
+    if here != there:
+        return [*checks, Check("against the cpu backend", "", f"it computes with {there}, not with {here}", None)]
+    scorers = model._scorer, compiled._scorer
+    ids = [tokenize(pairs, scorer.tokenizer, model.max_seq_length) for scorer in scorers]
+    tokens = sum(a != b for a, b in zip(*ids, strict=True))
+    bits = int((_logits(compiled, few).view(np.uint32) != ours.view(np.uint32)).any(axis=1).sum())
+    return [
+        *checks,
+        Check(f"pairs with other token ids than {against} has, of {len(pairs)}", "0", str(tokens), tokens == 0),
+        Check(f"pairs with a logit of other bits than the cpu backend's, of {len(few)}", "0", str(bits), bits == 0),
     ]
 
 

@@ -91,18 +91,20 @@ def attend(
 
     Parameters
     ----------
-    query : ndarray, shape (H, queries or more, D')
-        Pair b asks with the rows query_offsets[b] to query_offsets[b+1]; the first of them is query_places[b] in
-        the pair.
-    key_value : ndarray, shape (2H, T + TILE_WIDTH, D')
-        Keys of all heads, then values; pair b is rows offsets[b] to offsets[b+1]. The rows after T are read, not used.
+    query : ndarray, shape (H or more, queries or more, D')
+        Its first heads are those of queries. Pair b asks with the rows query_offsets[b] to query_offsets[b+1]; the
+        first of them is query_places[b] in the pair.
+    key_value : ndarray, shape (2H or more, T + TILE_WIDTH, D')
+        Its last heads are the keys of all heads, then values; pair b is rows offsets[b] to offsets[b+1]. The rows
+        after T are read, not used.
     rule : ScoreRule
     scratch : ndarray, shape (scratch_size(longest pair, D'),): see scratch.py
     context : ndarray, shape (queries, H*D')
         Its first row belongs to query_offsets[0].
     """
-    heads, queries, width = query.shape
-    capacity = key_value.shape[1]
+    queries, capacity, width = query.shape[1], key_value.shape[1], query.shape[2]
+    heads = context.shape[1] // width
+    first_key = key_value.shape[0] - 2 * heads
     for pair in range(offsets.size - 1):
         if query_offsets[pair] == query_offsets[pair + 1]:
             continue
@@ -114,8 +116,8 @@ def attend(
         met_at = sums_at + TILE_ROWS
         first_row, end = query_offsets[pair], query_offsets[pair + 1]
         for head in range(heads):
-            value_at = ((heads + head) * capacity + start) * width
-            head_keys = View(key_value, (head * capacity + start) * width, width)
+            value_at = ((first_key + heads + head) * capacity + start) * width
+            head_keys = View(key_value, ((first_key + head) * capacity + start) * width, width)
             transpose_keys(head_keys, length, scratch)
             for row in range(first_row, end, TILE_ROWS):
                 rows = min(TILE_ROWS, end - row)

@@ -103,7 +103,7 @@ def attention_block(
     if rows is None:
         qkv = workspace.take_shared("query_key_value", 3 * heads, capacity, width)
         kernels.project_heads(x, places, layer, turn, 2 * heads, operand, qkv, first)
-        query, key_value = qkv[:heads], qkv[heads:]
+        query = key_value = qkv  # the first heads are the queries', the last those of keys and values
         query_offsets, query_places = share.query_offsets, share.query_places
     else:
         own = (rows >= first) & (rows < first + len(x))

@@ -31,20 +31,20 @@ class Kernels:
     """What the blocks call: compiled in this process (compiled.py), or loaded from a library (frozen.py)."""
 
     isa: InstructionSet  # that they were compiled for
-    embed: Callable[..., None]  # elementwise.py
-    normalize_rows: Callable[..., None]
-    project_heads: Callable[..., None]  # linear.py
-    linear_rows: Callable[..., None]
-    linear_residual_norm: Callable[..., None]
-    feed_forward: Callable[..., None]
-    convolve_rows: Callable[..., None]
-    add_rows: Callable[..., None]
-    attend: Callable[..., None]  # attention.py
-    pool_rows: Callable[..., None]  # head.py
-    activate_rows: Callable[..., None]
-    shorten_rows: Callable[..., None]
-    arrive: Callable[..., None]  # meeting.py
-    await_arrivals: Callable[..., bool]
+    embed: Callable[..., Any]  # elementwise.py
+    normalize_rows: Callable[..., Any]
+    project_heads: Callable[..., Any]  # linear.py
+    linear_rows: Callable[..., Any]
+    linear_residual_norm: Callable[..., Any]
+    feed_forward: Callable[..., Any]
+    convolve_rows: Callable[..., Any]
+    add_rows: Callable[..., Any]
+    attend: Callable[..., Any]  # attention.py
+    pool_rows: Callable[..., Any]  # head.py
+    activate_rows: Callable[..., Any]
+    shorten_rows: Callable[..., Any]
+    arrive: Callable[..., Any]  # meeting.py
+    await_arrivals: Callable[..., Any]
 
 
 class Share(NamedTuple):
