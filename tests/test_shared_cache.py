@@ -13,14 +13,14 @@ from numbert.kernels.reference import blocks as reference
 
 pytest.importorskip("numba", reason="the kernel cache is Numba's")
 
-# One kernel: it takes a second to compile, those of a model take many.
+# One kernel: it takes a second to compile, those of a model take many. 64 numbers are whole tiles on every processor.
 EMBED = """
 import json, logging, sys
 logging.basicConfig()
 import numpy as np
 from numbert.kernels.cpu import compiled, elementwise
 from numbert.kernels.parameters import Embedding, Norm
-table, ids = np.arange(240, dtype=np.float32).reshape(5, 48) % 7, np.arange(5, dtype=np.int32)
+table, ids = np.arange(320, dtype=np.float32).reshape(5, 64) % 7, np.arange(5, dtype=np.int32)
 embedding = Embedding(table, table, table, Norm(table[1], table[2], 1e-12), None, False)
 weights = compiled.pack_embedding(embedding, "float32")
 print("ready", flush=True)
@@ -59,7 +59,7 @@ def run_together(cache, count: int) -> list[dict]:
 
 
 def test_processes_that_fill_a_cache_together_compute_rightly_and_leave_it_whole(tmp_path):
-    table, ids = np.arange(240, dtype=np.float32).reshape(5, 48) % 7, np.arange(5, dtype=np.int32)
+    table, ids = np.arange(320, dtype=np.float32).reshape(5, 64) % 7, np.arange(5, dtype=np.int32)
     embedding = Embedding(table, table, table, Norm(table[1], table[2], 1e-12), None, False)
     weights = reference.pack_embedding(embedding, "float64")
     expected = reference.embedding(ids, ids[::-1], ids, weights, reference.Workspace()).normed
