@@ -173,7 +173,7 @@ def repositories(tmp_path_factory):
 @pytest.fixture
 def hub(repositories):
     server = Hub(repositories)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))  # seconds until it sees that it shall end
     thread.start()
     yield server
     server.shutdown()
