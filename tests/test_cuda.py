@@ -9,6 +9,7 @@ import itertools
 import math
 import os
 import sys
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +26,8 @@ if os.environ.get("NUMBA_ENABLE_CUDASIM") != "1":
     pytestmark = pytest.mark.gpu
 
 from numba import cuda
+from numba.cuda.simulator import kernel as simulator
+from numba.cuda.simulator.kernelapi import FakeCUDAShared
 from numbert import CrossEncoder
 from numbert.engine.assembly import assemble
 from numbert.engine.encoder import forward
@@ -42,21 +45,41 @@ def shared_array(self, shape, dtype, alignment=None):
     return self._allocations.setdefault((frame.f_code, frame.f_lineno), np.empty(shape, str(dtype)))
 
 
+def run_block(self, grid_point, *args):
+    """Run the threads of a block, which meet at a barrier: one that is left out shows, and one of some threads only."""
+    places = list(np.ndindex(*self._block_dim))
+    self.meeting = threading.Barrier(len(places), timeout=60)  # seconds
+
+    def compute():
+        try:
+            self._f(*args)
+        except BaseException:
+            self.meeting.abort()  # for the others, who wait for this thread
+            raise
+
+    threads = [simulator.BlockThread(compute, self, grid_point, place, self._debug) for place in places]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    errors = [thread.exception for thread in threads if thread.exception]
+    errors.sort(key=lambda error: isinstance(error[0], threading.BrokenBarrierError))  # the cause comes first
+    for error, trace in errors:
+        raise error.with_traceback(trace)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def quick_and_safe_simulator():
-    """Mend two things: it waits for its threads in a loop, which keeps the interpreter's lock for 5 ms each time; and
-    threads that ask for the same shared array at once may get two."""
+    """Mend two things: it waits for its threads in a loop, which takes most of the time; and threads that ask for the
+    same shared array at once may get two."""
     if not SIMULATED:
         yield
         return
-    from numba.cuda.simulator.kernelapi import FakeCUDAShared
-
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FakeCUDAShared, "array", shared_array)
+        patch.setattr(simulator.BlockManager, "run", run_block)
+        patch.setattr(simulator.BlockThread, "syncthreads", lambda self: self._manager.meeting.wait())
         yield
-    sys.setswitchinterval(before)
 
 
 @pytest.fixture
