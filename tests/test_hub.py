@@ -34,8 +34,10 @@ PAIR = ("which bridge is older", "the stone bridge")
 
 # For each line, loads a model and prints the score of a pair and where the model is, or the error.
 LOAD = """
-import json, os, sys
+import json, os, sys, time
 from numbert import CrossEncoder, NumbertError
+pause = time.sleep
+time.sleep = lambda seconds: pause(min(seconds, 0.05))  # the client waits for a second before each new attempt
 for line in sys.stdin:
     folder, environment, name, options, pair = json.loads(line)
     os.chdir(folder)
