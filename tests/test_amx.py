@@ -51,7 +51,11 @@ def run(*command: str, **environment: str) -> str:
     not isa.REQUIRED_FEATURES["avx512-bf16"] <= isa.target_features(), reason="the rest of the code needs AVX512-BF16"
 )
 def test_kernels_with_emulated_instructions():
-    output = run("-m", "pytest", "-q", "-p", "amx_emulation", "tests/test_cpu_kernels.py", NUMBERT_ISA="amx")
+    # What computes in float32 has no such instruction, and is the same machine code as with AVX512-BF16.
+    precisions = "bfloat16 or high or int8"
+    output = run(
+        "-m", "pytest", "-q", "-p", "amx_emulation", "tests/test_cpu_kernels.py", "-k", precisions, NUMBERT_ISA="amx"
+    )
     assert " passed" in output
     assert "failed" not in output
 
