@@ -64,19 +64,29 @@ LOWER = [name for name in LOWER if name != isa.ISA.name]
 FILLED = LOWER[-1] if LOWER else isa.ISA.name
 
 
-def score(folder: object, name: str = FILLED) -> tuple[str, int, str]:
-    """Score one pair in a new process, with an instruction set."""
-    return finish(start(SCORE, folder, NUMBERT_ISA=name))
+def score(folder: object) -> tuple[str, int, str]:
+    """Score one pair in a new process, with the instruction set of the filled cache."""
+    return finish(start(SCORE, folder, NUMBERT_ISA=FILLED))
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory):
-    """A cache that one process has filled with kernels for an instruction set, and the bits of its score."""
-    folder = tmp_path_factory.mktemp("cache")
-    value, hits, log = score(folder)
-    assert hits == 0
-    assert log == ""
-    return folder, value
+def filled_for(tmp_path_factory):
+    """For each instruction set a cache that one process has filled, and the bits of its score; all at the same time."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in {FILLED, *LOWER}}
+    processes = {name: start(SCORE, folder, NUMBERT_ISA=name) for name, folder in folders.items()}
+    caches = {}
+    for name, process in processes.items():
+        value, hits, log = finish(process)
+        assert hits == 0
+        assert log == ""
+        caches[name] = folders[name], value
+    return caches
+
+
+@pytest.fixture
+def filled(filled_for):
+    """One of these caches, and the bits of its score."""
+    return filled_for[FILLED]
 
 
 def test_a_second_process_finds_the_kernels(filled):
@@ -106,8 +116,8 @@ def test_a_filled_read_only_cache_is_used(filled):
 
 
 @pytest.mark.parametrize("name", LOWER)
-def test_lower_instruction_sets_compute_the_same_score_and_keep_their_own_kernels(filled, tmp_path, model, name):
-    folder, value = filled if name == FILLED else (tmp_path, score(tmp_path, name)[0])
+def test_lower_instruction_sets_compute_the_same_score_and_keep_their_own_kernels(filled_for, model, name):
+    folder, value = filled_for[name]
     (number,) = np.frombuffer(bytes.fromhex(value), np.float32)
     np.testing.assert_allclose(number, model.predict(PAIR), atol=2e-5)  # other sums, same precision; see test_blocks
     (inner,) = folder.iterdir()
