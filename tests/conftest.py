@@ -37,6 +37,14 @@ def model():
 
 
 @pytest.fixture(scope="module")
+def files_at_rest():
+    """Let files be opened at once that were written a moment ago: for tests in which none changes while it is open."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("numbert.loaders.files.CLOCK_TICK", 0)
+        yield
+
+
+@pytest.fixture(scope="module")
 def crew_of_four():
     """Let this process compute with four threads, however many cores the machine has."""
     from numbert.engine import workers

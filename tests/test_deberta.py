@@ -27,6 +27,8 @@ from numbert.loaders.tensors import open_weights, read_headers
 from random_models import random_batch
 from safetensors.numpy import load_file, save_file
 
+pytestmark = pytest.mark.usefixtures("files_at_rest")
+
 VERSIONS = ("deberta-v3", "deberta-v2", "deberta-v1")
 
 

@@ -23,6 +23,8 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
+pytestmark = pytest.mark.usefixtures("files_at_rest")
+
 NARROW = "narrow"  # 3 heads of 16, 2 layers, float32, vocabulary of 503
 
 

@@ -11,6 +11,8 @@ from numbert.loaders.spec import LayerRule
 from random_models import WITHOUT_BIAS
 
 FULL, SLIDING = "full_attention", "sliding_attention"
+pytestmark = pytest.mark.usefixtures("files_at_rest")
+
 SOME = PAIRS[:40]
 
 

@@ -10,6 +10,8 @@ from numbert.loaders.checkpoint import load_checkpoint
 from numbert.loaders.errors import ConfigError, WeightsError
 from numbert.loaders.spec import ATTENTION, FEED_FORWARD, LayerRule
 
+pytestmark = pytest.mark.usefixtures("files_at_rest")
+
 SOME = PAIRS[:40]
 
 

@@ -17,6 +17,8 @@ from numbert.loaders.errors import ConfigError, WeightsError
 from numbert.loaders.spec import LayerRule
 from safetensors.numpy import load_file
 
+pytestmark = pytest.mark.usefixtures("files_at_rest")
+
 ALL = ["gte", *REMOTE]
 JINA_1, JINA_2, GTE = REMOTE
 SOME = PAIRS[:40]
