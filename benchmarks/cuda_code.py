@@ -8,6 +8,7 @@ has measured it, so that the first real run can be held against it (docs/cuda.md
     python benchmarks/cuda_code.py
 """
 
+import functools
 import os
 import re
 import shutil
@@ -98,6 +99,7 @@ def tool(name: str) -> str:
     )
 
 
+@functools.cache
 def compile_kernel(name: str, capability: tuple[int, int]) -> Code:
     """Compile a kernel of KERNELS and read what became of it."""
     kernel, signature, _ = KERNELS[name]

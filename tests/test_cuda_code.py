@@ -1,7 +1,6 @@
 """What the CUDA kernels become in machine code, without a GPU; and the layout that tensor cores want."""
 
 import os
-import sys
 
 import numpy as np
 import pytest
@@ -50,17 +49,16 @@ def cuda_code():
     if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
         pytest.skip("the simulator compiles nothing")
     pytest.importorskip("numba_cuda", reason="needs numbert[cuda]")
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import cuda_code
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")
+        try:
+            import cuda_code
 
-        cuda_code.tool("ptxas")
-        cuda_code.tool("nvdisasm")
+            cuda_code.tool("ptxas")
+            cuda_code.tool("nvdisasm")
+        except FileNotFoundError as error:
+            pytest.skip(str(error))
         yield cuda_code
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
 
 
 @pytest.mark.parametrize("gpu", [0, 1])
@@ -99,3 +97,12 @@ def test_a_gpu_that_is_twice_as_fast_is_estimated_so(cuda_code):
     ):
         assert memory > 0
         assert (half_compute, half_memory) == pytest.approx((compute / 2, memory / 2))
+
+
+def test_the_tables_have_every_kernel_and_every_model(cuda_code, capsys):
+    cuda_code.main()
+    tables = capsys.readouterr().out
+    for gpu in cuda_code.GPUS:
+        _, _, table = tables.partition(f"({gpu.name})")
+        assert all(f"| {name} |" in table.partition("##")[0] for name in cuda_code.KERNELS)
+        assert all(f"| {gpu.name} | {model.name} |" in table for model in cuda_code.MODELS)
