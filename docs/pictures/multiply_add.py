@@ -75,7 +75,7 @@ def _of_python() -> list[Box]:
         ),
         Box(
             "micro_kernel.py: the intrinsic emits LLVM IR",
-            source("micro_kernel.py", "def add_step(", "for a_row, totals", "builder.store("),
+            source("micro_kernel.py", "def add_step(", "for a_word, totals", "builder.store("),
             "product.multiply_add(",
             "multiply_floats says that the words are floats",
         ),

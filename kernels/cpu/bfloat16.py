@@ -1,6 +1,7 @@
 """The arithmetic of bfloat16: a word of B holds the weights of two k, the earlier in the lower half; a step is both.
 
-    dot      A is rounded to bfloat16 too, and one instruction multiplies words of both kinds
+    matrix   A is rounded to bfloat16 too, and one instruction multiplies two rows of A by two columns of B (mmla.py)
+    dot      A is rounded as well, and one instruction multiplies words of both kinds
     widen    elsewhere A stays float32, as it is, and a word of B is split into two vectors of float32
 
 A number can also be the sum of two bfloat16, for products that are nearly those of float32 (amx.py).
@@ -9,6 +10,7 @@ A number can also be the sum of two bfloat16, for products that are nearly those
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numpy import float32, int32
 
 from ..parameters import Linear
@@ -21,8 +23,18 @@ from .micro_kernel import Product, float_tile, keep_whole
 from .packed import Bfloat16Linear, Operand, TwoPartLinear
 from .panels import fill_up_linear, make_panels
 from .rounding import nearest_bfloat16, store_bfloat16, to_bfloat16, word_index
-from .simd import REGISTER_BITS, VECTOR, call_llvm, constant, load
+from .simd import REGISTER_BITS, VECTOR, call_llvm, call_neon, constant, load
 from .view import View
+
+
+class _Bfloat(ir.Type):
+    """LLVM's type, which llvmlite lacks."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+
+BFLOAT16_VECTOR = ir.VectorType(_Bfloat(), 2 * LANES)
 
 
 def pack_bfloat16(layer: Linear) -> Bfloat16Linear:
@@ -63,11 +75,17 @@ def _widen(builder: Any, words: Any) -> list[Any]:
     return [builder.shl(words, constant(16)), builder.and_(words, constant(-65536))]
 
 
+def _multiply_matrices(builder: Any, a: Any, b: Any, sums: Any) -> Any:
+    sides = [builder.bitcast(side, BFLOAT16_VECTOR) for side in (a, b)]
+    return call_neon(builder, "bfmmla", VECTOR, [sums, *sides])
+
+
 def _dot(builder: Any, a: Any, b: Any, sums: Any) -> Any:
     return call_llvm(builder, f"llvm.x86.avx512bf16.dpbf16ps.{REGISTER_BITS}", VECTOR, [sums, a, b])
 
 
 _PRODUCT = {
+    "matrix": Product(keep_whole, _multiply_matrices, words=1, sums=VECTOR, matrix=True),
     "dot": Product(keep_whole, _dot, words=1, sums=VECTOR),
     "widen": Product(_widen, multiply_floats, words=2, sums=VECTOR),
 }[ISA.bfloat16]

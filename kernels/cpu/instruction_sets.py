@@ -14,9 +14,12 @@ class InstructionSet(NamedTuple):
     lanes: int  # float32 numbers in a vector register
     tile_rows: int  # rows of the register tile: as many accumulators as the register file holds
     fma: bool  # a*b + c with one rounding is one instruction
-    bfloat16: Literal["dot", "widen"]  # pairs of bfloat16 are multiplied by one instruction, or widened to float32
-    int8: Literal["dot", "pairs", "widen"]  # four products of int8 by one instruction, two of int16, or one of int32
+    # matrices of 2 rows are multiplied by one instruction, pairs of bfloat16, or they are widened to float32
+    bfloat16: Literal["matrix", "dot", "widen"]
+    # one instruction multiplies matrices of 2 rows, four products of int8, two of int16, or one of int32
+    int8: Literal["matrix", "dot", "pairs", "widen"]
     amx: bool = False  # registers of 16 x 16 words are multiplied by one instruction, in bfloat16 and int8 (amx.py)
+    neon: bool = False  # a product takes one of its factors from a lane of a register (micro_kernel.py)
 
     @property
     def tile_width(self) -> int:
@@ -29,11 +32,15 @@ class InstructionSet(NamedTuple):
         return 8 * self.tile_rows
 
 
-# The tile is two vectors wide everywhere: tile_rows x 2 accumulators, 2 vectors of B and 1 of A must fit the registers.
+# The tile is two vectors wide everywhere: tile_rows x 2 accumulators, 2 vectors of B and 1 of A must fit the registers;
+# on NEON, 1 of each row of A.
 # Heads of 32 and 64 and all usual hidden sizes are multiples of two vectors, so that nothing is padded.
 _AVX512 = InstructionSet("avx512", lanes=16, tile_rows=12, fma=True, bfloat16="widen", int8="pairs")  # 24 + 3 of 32
 _AVX2 = InstructionSet("avx2", lanes=8, tile_rows=6, fma=True, bfloat16="widen", int8="pairs")  # 12 + 3 of 16
 _AVX512_BF16 = _AVX512._replace(name="avx512-bf16", bfloat16="dot", int8="dot")
+_NEON = InstructionSet(
+    "neon", lanes=4, tile_rows=8, fma=True, bfloat16="widen", int8="widen", neon=True
+)  # 16 + 10 of 32
 KNOWN = {
     "amx": _AVX512_BF16._replace(name="amx", amx=True),
     "avx512-bf16": _AVX512_BF16,
@@ -41,7 +48,9 @@ KNOWN = {
     "avx512": _AVX512,
     "avx2-vnni": _AVX2._replace(name="avx2-vnni", int8="dot"),
     "avx2": _AVX2,
-    "neon": InstructionSet("neon", 4, tile_rows=8, fma=True, bfloat16="widen", int8="widen"),  # 16 + 3 of 32
+    "neon-mmla": _NEON._replace(name="neon-mmla", bfloat16="matrix", int8="matrix"),
+    "neon-dotprod": _NEON._replace(name="neon-dotprod", int8="dot"),
+    "neon": _NEON,
     "baseline": InstructionSet("baseline", 4, tile_rows=4, fma=False, bfloat16="widen", int8="widen"),  # 8 + 4 of 16
 }
 # What each instruction set needs; the first that the processor has is taken.
@@ -55,5 +64,7 @@ REQUIRED_FEATURES = {
     "avx512": AVX512_NEEDS,
     "avx2-vnni": {"avx2", "fma", "avxvnni"},
     "avx2": {"avx2", "fma"},
+    "neon-mmla": {"neon", "dotprod", "i8mm", "bf16"},
+    "neon-dotprod": {"neon", "dotprod"},
     "neon": {"neon"},
 }

@@ -1,7 +1,8 @@
 """The arithmetic of int8: a word of B holds the weights of four k, the earliest in the lowest byte; a step is all four.
 
-    dot      one instruction multiplies four unsigned bytes of A by four of B: 128 is added to each number of A, and
-             taken off again by what the sums begin with
+    matrix   one instruction multiplies two rows of A, of eight bytes, by two columns of B (mmla.py)
+    dot      one instruction multiplies four bytes of A by four of B. On x86-64 those of A are unsigned: 128 is added to
+             each number of A, and taken off again by what the sums begin with
     pairs    one instruction multiplies two int16: a word of B is split into its even and its odd bytes, and of each
              four numbers of A the two that meet the even bytes stand before the others
     widen    elsewhere both sides become int32
@@ -32,6 +33,7 @@ from .simd import (
     REGISTER_BITS,
     VECTOR,
     call_llvm,
+    call_neon,
     constant,
     element_pointer,
     load,
@@ -43,7 +45,8 @@ from .simd import (
 from .view import Rows, View, from_row, move, take_apart
 
 SHORT_VECTOR = ir.VectorType(ir.IntType(16), 2 * LANES)
-SHIFT = 128 if ISA.int8 == "dot" else 0
+SHIFT = 128 if ISA.int8 == "dot" and not ISA.neon else 0
+BYTE_VECTOR = ir.VectorType(ir.IntType(8), 4 * LANES)
 DEPTH = amx.SIDE * 4 if ISA.amx else TILE_WIDTH  # K' is a multiple of it in panels
 
 
@@ -75,7 +78,7 @@ def _as_ints(builder: Any, whole: Any) -> Any:
     return whole
 
 
-_LAYOUT = {"dot": _as_bytes, "pairs": _as_shorts, "widen": _as_ints}[ISA.int8]
+_LAYOUT = {"matrix": _as_bytes, "dot": _as_bytes, "pairs": _as_shorts, "widen": _as_ints}[ISA.int8]
 _store = narrowing_store(lambda builder, values: _LAYOUT(builder, builder.fptosi(values, INT_VECTOR)))
 
 
@@ -94,8 +97,16 @@ def write_int8(a: View, rows: int, layer: Int8Linear, operand: Operand) -> View:
 # ---- how a step is multiplied
 
 
+def _multiply_matrices(builder: Any, a: Any, b: Any, sums: Any) -> Any:
+    sides = [builder.bitcast(side, BYTE_VECTOR) for side in (a, b)]
+    return call_neon(builder, "smmla.v4i32.v16i8", INT_VECTOR, [sums, *sides])
+
+
 def _dot(builder: Any, a: Any, b: Any, sums: Any) -> Any:
-    """Unsigned bytes of A times signed bytes of B; no sum of four products leaves int32, and none is saturated."""
+    """Bytes of A, unsigned on x86-64, times signed bytes of B; no sum of products leaves int32, none is saturated."""
+    if ISA.neon:
+        sides = [builder.bitcast(side, BYTE_VECTOR) for side in (b, a)]  # the second may be a lane
+        return call_neon(builder, "sdot.v4i32.v16i8", INT_VECTOR, [sums, *sides])
     return call_llvm(builder, f"llvm.x86.avx512.vpdpbusd.{REGISTER_BITS}", INT_VECTOR, [sums, a, b])
 
 
@@ -120,6 +131,7 @@ def _multiply_ints(builder: Any, a: Any, b: Any, sums: Any) -> Any:
 
 
 _PRODUCT = {
+    "matrix": Product(keep_whole, _multiply_matrices, words=1, sums=INT_VECTOR, matrix=True),
     "dot": Product(keep_whole, _dot, words=1, sums=INT_VECTOR),
     "pairs": Product(_split_in_pairs, _multiply_pairs, words=2, sums=INT_VECTOR),
     "widen": Product(_widen, _multiply_ints, words=4, sums=INT_VECTOR),

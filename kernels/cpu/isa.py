@@ -10,7 +10,7 @@ import os
 import llvmlite.binding as llvm
 from numba import config
 
-from . import permission
+from . import permission, processor
 from .instruction_sets import AMX_NEEDS, AVX512_NEEDS, KNOWN, REQUIRED_FEATURES, InstructionSet
 
 # NUMBA_CPU_NAME makes Numba compile for another processor than this one; these are the names in use.
@@ -26,12 +26,22 @@ FEATURES_OF_CPU_NAME: dict[str, set[str]] = {
     "x86-64-v4": AVX512_NEEDS,
     "sapphirerapids": AMX_NEEDS,
     "graniterapids": AMX_NEEDS,
+    "cortex-a53": {"neon"},
+    "cortex-a72": {"neon"},
+    "cortex-a76": {"neon", "dotprod"},
+    "neoverse-n1": {"neon", "dotprod"},
+    "neoverse-v1": {"neon", "dotprod", "i8mm", "bf16"},
+    "neoverse-n2": {"neon", "dotprod", "i8mm", "bf16"},
+    "apple-m1": {"neon", "dotprod"},
+    "apple-m2": {"neon", "dotprod", "i8mm", "bf16"},
 }
 
 
 def usable_features() -> set[str]:
     """Names of the features that code may use here: this processor's, AMX only if the operating system grants it."""
     here = {feature for feature, present in llvm.get_host_cpu_features().items() if present}
+    if processor.is_arm():  # of which LLVM knows little
+        here |= processor.features()
     if "amx-tile" in here and not permission.request_amx():
         here.remove("amx-tile")
     return here
@@ -41,7 +51,8 @@ def target_features() -> set[str]:
     """Names of the features that Numba compiles for: those usable here, unless NUMBA_CPU_NAME or _FEATURES is set."""
     features = usable_features()
     if config.CPU_NAME not in (None, "host"):
-        named = FEATURES_OF_CPU_NAME.get(config.CPU_NAME, set())
+        always = processor.ARCHITECTURE if processor.is_arm() else frozenset()  # whatever the name
+        named = FEATURES_OF_CPU_NAME.get(config.CPU_NAME, set()) | always
         features = named & features if config.CPU_FEATURES is None else named  # None: Numba takes this processor's
     changes = (config.CPU_FEATURES or "").split(",")
     added, removed = ({change[1:] for change in changes if change.startswith(sign)} for sign in "+-")

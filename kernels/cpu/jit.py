@@ -5,11 +5,12 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 from numba import config, njit, types
 from numba.core import event
+from numba.core.codegen import get_host_cpu_features
 from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic as numba_intrinsic
 
@@ -54,6 +55,17 @@ def inlined(function: F) -> F:
 def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
     """Declare a function that emits LLVM instructions; constant arguments arrive as literals."""
     return numba_intrinsic(prefer_literal=True)(function)
+
+
+def use_features(builder: Any, features: Collection[str]) -> None:
+    """Let the function that is being emitted use these features of the processor, besides what Numba compiles for.
+
+    A function with features that its caller lacks stays a function of its own.
+    """
+    of_numba = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
+    value = ",".join([*filter(None, [of_numba]), *(f"+{feature}" for feature in sorted(features))])
+    # llvmlite checks names of attributes when they are added, and knows those without a value only.
+    set.add(builder.function.attributes, f'"target-features"="{value}"')
 
 
 def is_record(kind: type, numba_type: Any) -> bool:

@@ -24,14 +24,15 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from .isa import LANES, TILE_ROWS
+from . import mmla
+from .isa import ISA, LANES, TILE_ROWS
 from .jit import intrinsic
-from .simd import INT64, INT_VECTOR, load_vector, prefetch, splat_value, store_vector
+from .simd import INT64, INT_VECTOR, load_vector, prefetch, shuffle, splat_value, store_vector
 from .view import Rows, move, take_apart
 
 VECTORS = 2  # TILE_WIDTH / LANES
 CACHE_LINE_WORDS = 16
-UNROLL = 4  # steps of k per iteration of the main loop
+UNROLL = 4  # steps of k per iteration of the main loop; on NEON, as many as have LANES words of A
 
 
 class Product(NamedTuple):
@@ -45,6 +46,7 @@ class Product(NamedTuple):
     multiply_add: Callable[[Any, Any, Any, Any], Any]  # (builder, a, b, sums) -> sums + a * b
     words: int  # of A in a step: the vectors that `split` makes; 1 for float32, 2 where bfloat16 is widened
     sums: Any  # type of the accumulators
+    matrix: bool = False  # a and b are matrices of 2 rows, and so are the sums (mmla.py)
 
 
 def keep_whole(builder: Any, words: Any) -> list[Any]:
@@ -67,10 +69,13 @@ def emit_tile(
     def emit(tile_rows: int) -> None:
         last = builder.sub(rows, INT64(1))
         places = [builder.select(builder.icmp_signed("<", INT64(r), last), INT64(r), last) for r in range(tile_rows)]
-        sums = [[cgutils.alloca_once_value(builder, value) for value in initial] for _ in places]
-        _emit_steps(builder, product, [a.row(builder, place) for place in places], b, steps, sums)
+        a_rows = [a.row(builder, place) for place in places]
+        if product.matrix:
+            sums = mmla.emit_steps(builder, product.multiply_add, a_rows, b, steps, initial)
+        else:
+            sums = _emit_steps(builder, product, a_rows, b, steps, initial)
         for place, totals in zip(places, sums, strict=True):
-            finish(place, [builder.load(total) for total in totals])
+            finish(place, totals)
 
     half = TILE_ROWS // 2
     with builder.if_else(builder.icmp_signed(">", rows, INT64(half))) as (more, fewer):
@@ -81,32 +86,73 @@ def emit_tile(
 
 
 def _emit_steps(
-    builder: Any, product: Product, a_rows: Sequence[Any], b: Rows, steps: Any, sums: Sequence[Sequence[Any]]
-) -> None:
-    """Emit the loop over k, which adds to the sums, variables on the stack that become registers."""
+    builder: Any, product: Product, a_rows: Sequence[Any], b: Rows, steps: Any, start: Sequence[Any]
+) -> list[list[Any]]:
+    """Emit the loop over k; return the sums of each row, which begin with `start`."""
+    sums = [[cgutils.alloca_once_value(builder, value) for value in start] for _ in a_rows]  # become registers
 
-    def add_step(k: Any) -> None:
+    def add_step(k: Any, a_words: Sequence[AWord], first_word: int = 0) -> None:
         b_words = load_row(builder, b.row(builder, k), INT_VECTOR)
         # The panel that follows is wanted next. With few rows, waiting for it would be most of the time.
         next_row = b.row(builder, builder.add(steps, k))
         for line in range(0, VECTORS * LANES, CACHE_LINE_WORDS):
             prefetch(builder, move(builder, next_row, INT64(line)))
         b_values = [product.split(builder, words) for words in b_words]
-        first_word = builder.mul(k, INT64(product.words))
-        for a_row, totals in zip(a_rows, sums, strict=True):
+        for a_word, totals in zip(a_words, sums, strict=True):
             for word in range(product.words):
-                place = move(builder, a_row, builder.add(first_word, INT64(word)))
-                a_value = splat_value(builder, builder.load(place, typ=ir.IntType(32)))
+                a_value = a_word(first_word + word)
                 for values, total in zip(b_values, totals, strict=True):
                     added = product.multiply_add(builder, a_value, values[word], builder.load(total))
                     builder.store(added, total)
 
-    whole = builder.udiv(steps, INT64(UNROLL))
+    def first_word(k: Any) -> Any:
+        return builder.mul(k, INT64(product.words))
+
+    unroll = LANES // product.words if ISA.neon else UNROLL
+    whole = builder.udiv(steps, INT64(unroll))
     with cgutils.for_range(builder, whole, intp=INT64) as loop:
-        for step in range(UNROLL):
-            add_step(builder.add(builder.mul(loop.index, INT64(UNROLL)), INT64(step)))
-    with cgutils.for_range_slice(builder, builder.mul(whole, INT64(UNROLL)), steps, INT64(1), intp=INT64) as (k, _):
-        add_step(k)
+        first = builder.mul(loop.index, INT64(unroll))
+        lanes = _read_lanes(builder, a_rows, first_word(first)) if ISA.neon else None
+        for step in range(unroll):
+            k = builder.add(first, INT64(step))
+            if lanes is None:
+                add_step(k, _broadcast(builder, a_rows, first_word(k)))
+            else:
+                add_step(k, lanes, step * product.words)
+    with cgutils.for_range_slice(builder, builder.mul(whole, INT64(unroll)), steps, INT64(1), intp=INT64) as (k, _):
+        add_step(k, _broadcast(builder, a_rows, first_word(k)))
+    return [[builder.load(total) for total in totals] for totals in sums]
+
+
+AWord = Callable[[int], Any]  # emits a word of a row of A in every lane
+
+
+def _broadcast(builder: Any, a_rows: Sequence[Any], first: Any) -> list[AWord]:
+    """Return what emits the words of each row of A from `first` on, each read when it is wanted."""
+
+    def words_of(a_row: Any) -> AWord:
+        def word_of(number: int) -> Any:
+            place = move(builder, a_row, builder.add(first, INT64(number)))
+            return splat_value(builder, builder.load(place, typ=ir.IntType(32)))
+
+        return word_of
+
+    return [words_of(a_row) for a_row in a_rows]
+
+
+def _read_lanes(builder: Any, a_rows: Sequence[Any], first: Any) -> list[AWord]:
+    """As `_broadcast`, of LANES words that are read at once.
+
+    NEON's products name a lane of a register as their factor, so that LLVM emits nothing for the copies. Reading each
+    word by itself costs an instruction for it and, with several words in a step, registers that are not there.
+    """
+    undefined = ir.Constant(INT_VECTOR, ir.Undefined)
+
+    def words_of(a_row: Any) -> AWord:
+        vector = load_vector(builder, move(builder, a_row, first), INT_VECTOR)
+        return lambda number: shuffle(builder, vector, undefined, [number] * LANES)
+
+    return [words_of(a_row) for a_row in a_rows]
 
 
 def load_row(builder: Any, place: Any, vector: Any) -> list[Any]:

@@ -15,7 +15,7 @@ from numpy import float32, int32
 from numpy.typing import NDArray
 
 from ..parameters import Linear
-from .isa import TILE_WIDTH
+from .isa import ISA, TILE_WIDTH
 from .memory import aligned_empty
 
 
@@ -44,9 +44,12 @@ def fill_up_linear(layer: Linear) -> tuple[NDArray[float32], NDArray[float32]]:
 
 
 def make_panels(weight: NDArray[Any]) -> NDArray[int32]:
-    """Reorder a weight (N', K') of numbers of 1 or 2 bytes into panels of 32-bit words, of neighbouring k each."""
+    """Reorder a weight (N', K') of numbers of 1 or 2 bytes into panels of 32-bit words, of neighbouring k each.
+
+    Where matrices of 2 rows are multiplied (mmla.py), two words of an output stand side by side; so do two rows of B.
+    """
     outputs, inputs = weight.shape
-    in_word = 4 // weight.itemsize
-    panels = aligned_empty(outputs // TILE_WIDTH, inputs // in_word, TILE_WIDTH, in_word, dtype=weight.dtype)
-    panels[...] = weight.reshape(-1, TILE_WIDTH, inputs // in_word, in_word).transpose(0, 2, 1, 3)
-    return panels.reshape(*panels.shape[:2], -1).view(int32)
+    together = (8 if ISA.int8 == "matrix" else 4) // weight.itemsize
+    panels = aligned_empty(outputs // TILE_WIDTH, inputs // together, TILE_WIDTH, together, dtype=weight.dtype)
+    panels[...] = weight.reshape(-1, TILE_WIDTH, inputs // together, together).transpose(0, 2, 1, 3)
+    return panels.reshape(len(panels), -1).view(int32).reshape(len(panels), -1, TILE_WIDTH)

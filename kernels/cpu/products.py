@@ -94,7 +94,7 @@ def _prepare(a: View, rows: int, layer: Any, operand: Operand) -> Any:
 
     return {
         Float32Linear: stay,
-        Bfloat16Linear: bfloat16(1) if ISA.bfloat16 == "dot" else stay,
+        Bfloat16Linear: stay if ISA.bfloat16 == "widen" else bfloat16(1),
         TwoPartLinear: bfloat16(2),
         Int8Linear: int8,
     }[layer.instance_class]

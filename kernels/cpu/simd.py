@@ -19,8 +19,8 @@ from numba.core.imputils import lower_builtin, lower_cast
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import models, register_model
 
-from .isa import ISA, LANES
-from .jit import intrinsic
+from .isa import ISA, LANES, REQUIRED_FEATURES
+from .jit import intrinsic, use_features
 
 FLOAT, INT32, INT64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 VECTOR, INT_VECTOR = ir.VectorType(FLOAT, LANES), ir.VectorType(INT32, LANES)
@@ -112,6 +112,12 @@ def call_llvm(builder: Any, name: str, result: Any, args: list[Any]) -> Any:
     """Emit a call of an LLVM intrinsic, named with its type suffix (llvmlite cannot derive it for vectors)."""
     function_type = ir.FunctionType(result, [arg.type for arg in args])
     return builder.call(cgutils.get_or_insert_function(builder.module, function_type, name), args)
+
+
+def call_neon(builder: Any, name: str, result: Any, args: list[Any]) -> Any:
+    """As `call_llvm`, of an instruction that LLVM may not know this processor to have (it would end the process)."""
+    use_features(builder, REQUIRED_FEATURES[ISA.name])
+    return call_llvm(builder, f"llvm.aarch64.neon.{name}", result, args)
 
 
 def multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
