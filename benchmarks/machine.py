@@ -4,6 +4,7 @@ import os
 import sys
 
 import llvmlite.binding as llvm
+from numbert.kernels.cpu import processor
 
 # The features that decide how fast float32, bfloat16 and int8 products can be, in LLVM's spelling.
 FEATURES = (
@@ -24,8 +25,8 @@ AVX2_ENVIRONMENT = {
 
 def processor_features() -> list[str]:
     """Name the features of FEATURES that this processor has."""
-    present = llvm.get_host_cpu_features()
-    return [name for name in FEATURES if present.get(name)]
+    present = {name for name, is_there in llvm.get_host_cpu_features().items() if is_there} | processor.features()
+    return [name for name in FEATURES if name in present]
 
 
 def restart_with_avx2() -> None:
