@@ -15,9 +15,9 @@ from conftest import ROOT
 pytest.importorskip("numba", reason="the CPU kernels need Numba")
 from numbert.kernels.cpu import isa, linear, processor
 from numbert.kernels.cpu.isa import ISA
+from numbert.kernels.cpu.packed import Operand
 from numbert.kernels.cpu.packing import pack_linear
 from numbert.kernels.cpu.panels import round_up
-from numbert.kernels.cpu.rounding import Operand
 from numbert.kernels.parameters import Linear
 
 on_arm = pytest.mark.skipif(not processor.is_arm(), reason="needs an ARM: .ci/run arm64")

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("numba", reason="the CPU backend needs Numba")
 from numbert.engine.assembly import assemble
-from numbert.engine.backend import Backend
+from numbert.engine.backend import Backend, Blocks
 from numbert.engine.encoder import forward
 from numbert.kernels.cpu import compiled as cpu
 from numbert.kernels.cpu.disentangled import BLOCK
@@ -320,7 +320,7 @@ def test_what_a_backend_lacks_it_refuses_by_name_before_it_packs_anything(what):
 
 @pytest.mark.parametrize("backend", [cpu, cuda, reference])
 def test_backends_offer_the_same_blocks_with_the_same_parameters(backend):
-    methods = [name for name in vars(Backend) if not name.startswith("_")]
+    methods = [name for name in (*vars(Blocks), *vars(Backend)) if not name.startswith("_")]
     assert "attention_block" in methods
     assert isinstance(backend.LARGEST_SHARD, int)
     if backend is cuda:  # which refuses the weights of these blocks

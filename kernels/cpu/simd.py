@@ -19,7 +19,8 @@ from numba.core.imputils import lower_builtin, lower_cast
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import models, register_model
 
-from .isa import ISA, LANES, REQUIRED_FEATURES
+from .instruction_sets import REQUIRED_FEATURES
+from .isa import ISA, LANES
 from .jit import intrinsic, use_features
 
 FLOAT, INT32, INT64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
