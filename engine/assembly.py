@@ -2,23 +2,27 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.parameters import (
     Attention,
+    Bfloat16Table,
     Convolution,
     Disentangled,
     DistanceBias,
     Embedding,
     FeedForward,
+    Float16Table,
     Head,
     Linear,
     Norm,
     Positions,
     Residual,
     Step,
+    WordTable,
 )
 from ..kernels.positions import alibi_table, bucket_of_distance, rotary_tables, row_of_distance
 from ..loaders.spec import (
@@ -31,6 +35,7 @@ from ..loaders.spec import (
     NormStep,
     ResidualStep,
 )
+from ..loaders.tensors import Weights as StoredWeights
 from .backend import Backend
 from .encoder import Encoder, Layer
 
@@ -83,13 +88,22 @@ def _norm(name: str, eps: float, weights: Weights) -> Norm:
 
 def _embedding(spec: ModelSpec, weights: Weights) -> Embedding:
     return Embedding(
-        weights["embedding.word"],
+        _words(weights),
         weights.get("embedding.position"),
         weights.get("embedding.token_type"),
         _norm("embedding.norm", spec.norm_eps, weights),
         _linear("projection", weights) if spec.projection is not None else None,
         projects_first=spec.projection == "before",
     )
+
+
+def _words(weights: Weights) -> WordTable:
+    """Return the table of words in the dtype of the file: widened, it is larger than all layers of many models."""
+    if not isinstance(weights, StoredWeights):
+        return weights["embedding.word"]
+    dtype, rows = weights.as_stored("embedding.word")
+    tables: dict[str, Callable[[NDArray[Any]], WordTable]] = {"F16": Float16Table, "BF16": Bfloat16Table}
+    return tables[dtype](rows.view(np.uint16)) if dtype in tables else rows
 
 
 def _positions(spec: ModelSpec, rule: LayerRule, weights: Weights) -> Positions:

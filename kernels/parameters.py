@@ -12,7 +12,7 @@ in ModernBERT's (pre-norm, `keeps_sum`) the sum runs on beside them, through the
 
 from typing import Any, NamedTuple
 
-from numpy import float32, floating, int64
+from numpy import float32, floating, int64, uint16
 from numpy.typing import NDArray
 
 Floats = NDArray[floating[Any]]
@@ -73,10 +73,25 @@ class Disentangled(NamedTuple):
 Positions = DistanceBias | Rotary | Disentangled | None  # None: positions are in the embeddings only
 
 
+class Float16Table(NamedTuple):
+    """A table of IEEE 754's binary16 numbers, as a file holds it."""
+
+    bits: NDArray[uint16]  # (rows, E)
+
+
+class Bfloat16Table(NamedTuple):
+    """A table of bfloat16 numbers, the upper halves of float32 ones, as a file holds it."""
+
+    bits: NDArray[uint16]  # (rows, E)
+
+
+WordTable = NDArray[float32] | Float16Table | Bfloat16Table
+
+
 class Embedding(NamedTuple):
     """What turns ids into vectors: a row of each table, added up, normalised and projected, or the other way round."""
 
-    word: NDArray[float32]  # (vocabulary, E)
+    word: WordTable  # (vocabulary, E): the largest table of all; tables.py
     position: NDArray[float32] | None  # (P, E)
     token_type: NDArray[float32] | None  # (token types, E)
     norm: Norm

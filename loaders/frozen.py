@@ -29,7 +29,12 @@ from .spec import LARGEST_JSON, ModelSpec
 MANIFEST = "numbert-frozen.json"
 CACHE_LINE = 64  # bytes
 CHUNK = 2**20  # bytes that are read at once to be summed up
-DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "I32": np.dtype("<i4"), "I64": np.dtype("<i8")}
+DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "I32": np.dtype("<i4"),
+    "I64": np.dtype("<i8"),
+    "U16": np.dtype("<u2"),
+}
 AGAIN = "freeze the model again"
 
 

@@ -7,7 +7,7 @@ read at a time, when it is asked for.
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy import float32
@@ -21,6 +21,7 @@ from .spec import read_json
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+CHECKED_ROWS = 4096  # at once, for numbers that are none
 
 
 class Weights(Mapping[str, NDArray[float32]]):
@@ -32,6 +33,19 @@ class Weights(Mapping[str, NDArray[float32]]):
     def __getitem__(self, name: str) -> NDArray[float32]:
         tensor, source = self._tensors[name]
         return _read(tensor, source)
+
+    def as_stored(self, name: str) -> tuple[str, NDArray[Any]]:
+        """Return a tensor as the file has it, and its dtype there: "F32", "F16" or "BF16" (its bits)."""
+        tensor, source = self._tensors[name]
+        if source.parts != 1 or tensor.dtype == "F32":
+            return "F32", self[name]
+        raw = _read_rows(tensor, 0, tensor.shape[0])
+        bits, exponent = raw.view(np.uint16), np.uint16({"F16": 0x7C00, "BF16": 0x7F80}[tensor.dtype])
+        for first in range(0, len(bits), CHECKED_ROWS):
+            some = bits[first : first + CHECKED_ROWS]
+            if ((some & exponent) == exponent).any():
+                _widen(tensor, raw[first : first + CHECKED_ROWS], first)  # which says where
+        return tensor.dtype, raw
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("numba", reason="the CPU kernels need Numba")
-from numbert.kernels.cpu import linear
+from numbert.kernels.cpu import elementwise, linear
 from numbert.kernels.cpu.attention import attend
 from numbert.kernels.cpu.elementwise import add_and_normalize
 from numbert.kernels.cpu.isa import ISA, LANES, TILE_ROWS, TILE_WIDTH
@@ -22,9 +22,20 @@ from numbert.kernels.cpu.simd import load, store
 from numbert.kernels.cpu.transpose import transpose_block
 from numbert.kernels.cpu.vector_math import GELU, GELU_TANH, activate, exp, gelu, sigmoid, tanh
 from numbert.kernels.cpu.view import View
-from numbert.kernels.parameters import Disentangled, DistanceBias, FeedForward, Linear, Norm, Rotary, Stream
+from numbert.kernels.parameters import (
+    Bfloat16Table,
+    Disentangled,
+    DistanceBias,
+    FeedForward,
+    Float16Table,
+    Linear,
+    Norm,
+    Rotary,
+    Stream,
+)
 from numbert.kernels.positions import rotary_tables, row_of_distance
 from numbert.kernels.reference import blocks as reference
+from numbert.kernels.tables import widen
 
 PRECISIONS = ["float32", "high", "bfloat16", "int8"]
 
@@ -224,6 +235,18 @@ def test_what_is_not_finite_stays_so(rng, dtype, bad):
     linear.linear_rows(filled(x), 0, 3, pack_linear(layer, dtype), scratch(3, round_up(70)), out)
     assert not np.isfinite(out[1, :40]).any()
     assert np.isfinite(out[[0, 2]]).all()
+
+
+@pytest.mark.parametrize(("kind", "infinity"), [(Float16Table, 0x7C00), (Bfloat16Table, 0x7F80)])
+def test_every_number_of_16_bits_is_widened_exactly(kind, infinity):
+    bits = np.arange(2**16, dtype=np.uint16)
+    finite = bits[(bits & 0x7FFF) < infinity].reshape(-1, TILE_WIDTH)
+    table = kind(finite)
+    out, ids = np.full(finite.shape, np.nan, np.float32), np.arange(len(finite), dtype=np.int32)
+    nothing = np.zeros((1, TILE_WIDTH), np.float32)
+    elementwise.embed(ids, ids * 0, table, nothing, None, out)
+    expected = widen(table) + nothing  # which makes 0 of -0
+    assert (out.view(np.uint32) == expected.view(np.uint32)).all()
 
 
 def test_int8_rows_and_weights_of_zeros():

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import json
+import shutil
 import struct
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from hostile_pairs import PAIRS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numbert import ConfigError, CrossEncoder, ModelNotFoundError, NumbertError, TokenizerError, WeightsError
+from numbert.kernels.parameters import Bfloat16Table, Float16Table
 from numbert.loaders import expansion
 from numbert.loaders import tokenizer as tokenizer_module
 from numbert.loaders.checkpoint import load_checkpoint
@@ -342,6 +344,37 @@ def test_the_header_says_what_the_library_reads(folder):
         assert content[tensor.start : tensor.stop] == expected["data"]
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["F16", "BF16"])
+def test_words_of_16_bits_that_are_no_numbers(folder, dtype, value, monkeypatch):
+    monkeypatch.setattr("numbert.loaders.tensors.CHECKED_ROWS", 2)  # looked at in several parts
+
+    def spoil(tensors):
+        for name, array in tensors.items():
+            if name.endswith("word_embeddings.weight"):
+                array[5, 7] = value
+            tensors[name] = array.astype(np.float16)
+
+    edit_tensors(folder / "model.safetensors", spoil)
+    if dtype == "BF16":
+        as_bfloat16(folder / "model.safetensors", value)
+    with pytest.raises(WeightsError, match=rf"word_embeddings\.weight: found {value} at \(5, 7\)"):
+        CrossEncoder(folder)
+
+
+def as_bfloat16(path, value):
+    """Call the numbers of a file bfloat16 ones; they become others, but for the one that is none."""
+    content = path.read_bytes()
+    length = struct.unpack_from("<Q", content)[0]
+    header, numbers = content[8 : 8 + length], np.frombuffer(content[8 + length :], np.float16).copy()
+    upper = np.float32(value).view(np.uint32) >> 16
+    odd = ~np.isfinite(numbers)
+    assert odd.sum() == 1
+    numbers.view(np.uint16)[odd] = upper
+    header = header.replace(b'"F16"', b'"BF16"')
+    path.write_bytes(struct.pack("<Q", len(header)) + header + numbers.tobytes())
+
+
 # ---- shards
 
 
@@ -410,6 +443,32 @@ def test_stored_dtypes_are_widened_exactly(folder):
     )
     for name, halved in load_checkpoint(folder).weights.items():
         assert (halved == kept[name].astype(np.float16).astype(np.float32)).all()
+
+
+def test_words_stay_in_the_dtype_of_the_file_and_score_the_same(folder, sharded, tmp_path):
+    edit_tensors(
+        folder / "model.safetensors",
+        lambda tensors: tensors.update({k: v.astype(np.float16) for k, v in tensors.items()}),
+    )
+    for name, kind in ((folder, Float16Table), (sharded, Bfloat16Table)):
+        widened = tmp_path / f"widened {kind.__name__}"
+        shutil.copytree(name, widened)
+        for path in widened.glob("*.safetensors*"):
+            path.unlink()
+        arrays = {source.name: tensor for tensor, source in as_published(name)}
+        save_file(arrays, widened / "model.safetensors")
+        pairs = [("how many people", "some words of a passage"), ("a", "b " * 20)]
+        stored, wide = CrossEncoder(name), CrossEncoder(widened)
+        assert type(stored._scorer.runner.encoder.embedding.word) is kind
+        assert isinstance(wide._scorer.runner.encoder.embedding.word, np.ndarray)
+        assert (stored.predict(pairs) == wide.predict(pairs)).all()
+
+
+def as_published(folder):
+    """Yield the tensors of a checkpoint, widened, and their sources."""
+    weights = load_checkpoint(folder).weights
+    for name, (_, source) in weights._tensors.items():
+        yield weights[name], source
 
 
 def test_bfloat16_is_the_upper_half_of_float32(sharded):

@@ -58,7 +58,7 @@ def embedding(
     """Look up, normalise and project the vector of each token: (T, C')."""
     rows = slice(*workspace.rows_of(len(ids)))
     places = type_ids[rows] * int32(weights.positions) + position_ids[rows] if weights.positions else type_ids[rows]
-    x = workspace.take("x", len(places), weights.word.shape[1])
+    x = workspace.take("x", len(places), weights.place.shape[1])
     norm = None if weights.projects_first else weights.norm
     workspace.kernels.embed(ids[rows], places, weights.word, weights.place, norm, x)
     if weights.projection is not None:

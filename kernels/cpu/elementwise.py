@@ -3,13 +3,15 @@
 from typing import Any
 
 import numpy as np
+from numba.extending import overload
 from numpy import float32, int32
 from numpy.typing import NDArray
 
+from ..parameters import Bfloat16Table, Float16Table, WordTable
 from .isa import LANES
-from .jit import inlined, kernel
+from .jit import inlined, is_record, kernel
 from .packed import PackedNorm
-from .simd import fma, keep_between, load, reduce_add, splat, store
+from .simd import fma, keep_between, load, load_bfloat16, load_float16, reduce_add, splat, store
 
 
 @inlined
@@ -47,11 +49,35 @@ def add_and_normalize(
     normalize_row(sums, at, total, norm, normed, normed_at)
 
 
+# A name only: in a kernel, Numba puts what the @overload below returns in its place; this body never runs.
+
+
+def load_words(table: WordTable, at: int) -> Any:
+    """Return the vector that starts at flat position `at` of a table, widened to float32."""
+    raise NotImplementedError
+
+
+@overload(load_words)
+def _load_words(table: Any, at: int) -> Any:
+    def of_float32(table: Any, at: int) -> Any:
+        return load(table, at)
+
+    def of_float16(table: Any, at: int) -> Any:
+        return load_float16(table.bits, at)
+
+    def of_bfloat16(table: Any, at: int) -> Any:
+        return load_bfloat16(table.bits, at)
+
+    if is_record(Float16Table, table):
+        return of_float16
+    return of_bfloat16 if is_record(Bfloat16Table, table) else of_float32
+
+
 @kernel
 def embed(
     ids: NDArray[int32],
     places: NDArray[int32],
-    word: NDArray[float32],
+    word: WordTable,
     place: NDArray[float32],
     norm: PackedNorm | None,
     out: NDArray[float32],
@@ -60,11 +86,11 @@ def embed(
 
     word: (vocabulary, E'); place: (token types * positions, E'), their sums made at load; out: (T, E').
     """
-    size = word.shape[1]
+    size = place.shape[1]
     for t in range(ids.size):
         total = splat(float32(0))
         for i in range(0, size, LANES):
-            row = load(word, ids[t] * size + i) + load(place, places[t] * size + i)
+            row = load_words(word, ids[t] * size + i) + load(place, places[t] * size + i)
             store(out, t * size + i, row)
             total = total + row
         if norm is not None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from numpy import float32, int32
 from numpy.typing import NDArray
 
-from ..parameters import Positions
+from ..parameters import Positions, WordTable
 
 Floats = NDArray[float32]
 POOLINGS = ("mean", "mean_sqrt", "weighted_mean", "max")  # those that are computed; "first" and "last" pick rows
@@ -65,7 +65,7 @@ class PackedNorm(NamedTuple):
 class EmbeddingWeights(NamedTuple):
     """Tables for `embedding`."""
 
-    word: Floats  # (vocabulary, E')
+    word: WordTable  # (vocabulary, E')
     place: Floats  # (token types * positions, E'): row type * positions + position
     positions: int  # 0: none, and `place` has a row for each token type
     norm: PackedNorm

@@ -10,21 +10,26 @@ from numpy import float32
 from ..fusing import drop_key_bias, fill_up_heads, fill_up_parts, fold_value_bias
 from ..parameters import (
     Attention,
+    Bfloat16Table,
     Convolution,
     Embedding,
     FeedForward,
+    Float16Table,
     Head,
     Linear,
     Norm,
     Positions,
     Residual,
     Step,
+    WordTable,
 )
+from ..tables import bits_of
 from . import positions
 from .bfloat16 import pack_bfloat16, pack_two_parts
 from .float32 import pack_float32
 from .int8 import pack_int8
 from .isa import ISA, TILE_WIDTH
+from .memory import aligned_empty
 from .packed import (
     AttentionWeights,
     EmbeddingWeights,
@@ -72,14 +77,16 @@ def pack_positions(rule: Positions, precision: str) -> Positions:
 
 
 def pack_embedding(embedding: Embedding, precision: str) -> EmbeddingWeights:
-    """Add up every token type with every position, and fill up the rows; embeddings stay float32."""
-    word, width = embedding.word, round_up(embedding.word.shape[1])
-    nothing = np.zeros((1, word.shape[1]), float32)
+    """Add up every token type with every position, and fill up the rows; words stay in the dtype of the file."""
+    rows_of_words, columns = bits_of(embedding.word).shape
+    width = round_up(columns)
+    nothing = np.zeros((1, columns), float32)
     types = nothing if embedding.token_type is None else embedding.token_type
     rows = nothing if embedding.position is None else embedding.position
-    place = (types[:, None] + rows[None]).reshape(-1, word.shape[1])
-    if word.shape[1] != width:  # else it stays where it is: the largest array of all
-        word = fill_up(word, len(word), width)
+    place = (types[:, None] + rows[None]).reshape(-1, columns)
+    word = embedding.word
+    if columns != width:  # else it stays where it is: the largest array of all
+        word = _fill_up_table(word, rows_of_words, width)
     return EmbeddingWeights(
         word,
         fill_up(place, len(place), width),
@@ -88,6 +95,14 @@ def pack_embedding(embedding: Embedding, precision: str) -> EmbeddingWeights:
         None if embedding.projection is None else pack_float32(embedding.projection),
         embedding.projects_first,
     )
+
+
+def _fill_up_table(table: WordTable, rows: int, columns: int) -> WordTable:
+    """Copy a table into a wider one; zeros have no bits in any dtype."""
+    filled = aligned_empty(rows, columns, dtype=bits_of(table).dtype)
+    filled.fill(0)
+    filled[:, : bits_of(table).shape[1]] = bits_of(table)
+    return type(table)(filled) if isinstance(table, Float16Table | Bfloat16Table) else filled
 
 
 def pack_attention(attention: Attention, precision: str) -> AttentionWeights:

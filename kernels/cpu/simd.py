@@ -268,6 +268,40 @@ def load(typingctx: Any, array: Any, index: Any) -> Any:
     return vector(array, types.int64), codegen
 
 
+def _widening_load(widen: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    """Make a function that returns LANES numbers of 16 bits, from flat position `index` of an array, as float32."""
+
+    def declare(typingctx: Any, array: Any, index: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            pointer = element_pointer(context, builder, sig.args[0], *args)
+            halves = builder.load(pointer, align=2, typ=ir.VectorType(ir.IntType(16), LANES))
+            return widen(builder, builder.zext(halves, INT_VECTOR))
+
+        return vector(array, types.int64), codegen
+
+    return intrinsic(declare)
+
+
+def _widen_bfloat16(builder: Any, bits: Any) -> Any:
+    return builder.bitcast(builder.shl(bits, constant(16)), VECTOR)
+
+
+def _widen_float16(builder: Any, bits: Any) -> Any:
+    """Put exponent and fraction where float32 has them. Its exponents begin 112 lower: a product makes up for that.
+
+    It is exact, for the smallest numbers too, which thereby become normal ones. An instruction for this is not among
+    those that every instruction set here promises.
+    """
+    sign = builder.shl(builder.and_(bits, constant(0x8000)), constant(16))
+    size = builder.bitcast(builder.shl(builder.and_(bits, constant(0x7FFF)), constant(13)), VECTOR)
+    scaled = builder.fmul(size, ir.Constant(VECTOR, [float(2**112)] * LANES))
+    return builder.bitcast(builder.or_(builder.bitcast(scaled, INT_VECTOR), sign), VECTOR)
+
+
+load_bfloat16 = _widening_load(_widen_bfloat16)
+load_float16 = _widening_load(_widen_float16)
+
+
 @intrinsic
 def store(typingctx: Any, array: Any, index: Any, values: Any) -> Any:
     """Write a vector to flat position `index`."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..fusing import drop_key_bias, fill_up_heads, fold_value_bias
 from ..parameters import Attention, Convolution, DistanceBias, Embedding, FeedForward, Head, Linear, Positions, Stream
+from ..tables import widen
 from .attention import QUERIES, make_attention
 from .elementwise import ROWS, THREADS, embed, gather, normalize
 from .fragments import WARP_COLUMNS, WARP_ROWS
@@ -135,7 +136,8 @@ def pack_positions(rule: Positions, precision: str) -> PackedBias | None:
 
 def pack_embedding(embedding: Embedding, precision: str) -> EmbeddingWeights:
     """Add up every token type with every position, fill up the rows, and upload; embeddings stay float32."""
-    word, width = embedding.word, round_up(embedding.word.shape[1])
+    word = widen(embedding.word)
+    width = round_up(word.shape[1])
     if embedding.position is None:
         raise NotImplementedError("embeddings without positions")
     if embedding.projects_first:

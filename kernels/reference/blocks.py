@@ -38,6 +38,7 @@ from ..parameters import (
     Step,
     Stream,
 )
+from ..tables import widen
 
 # ---- the mathematics
 
@@ -162,7 +163,7 @@ def pack_positions(rule: Positions, precision: str) -> Positions:
 
 def pack_embedding(embedding: Embedding, precision: str) -> Embedding:
     """Bring the embedding tables into the dtype of the computation."""
-    packed: Embedding = _cast(embedding, precision)
+    packed: Embedding = _cast(embedding._replace(word=widen(embedding.word)), precision)
     return packed
 
 
@@ -229,7 +230,7 @@ def embedding(
     -------
     Stream of (T, C)
     """
-    x: Floats = weights.word[ids]  # (T, E)
+    x: Floats = widen(weights.word)[ids]  # (T, E)
     if weights.token_type is not None:
         x = x + weights.token_type[type_ids]
     if weights.position is not None:
