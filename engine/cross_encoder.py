@@ -21,9 +21,9 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..loaders.checkpoint import load_checkpoint
+from ..loaders.checkpoint import Checkpoint, load_checkpoint
 from ..loaders.spec import ModelSpec, head_in_words
 from .activations import BY_NAME, Activation, choose_activation
 from .calls import ScoringCall, finish, predicting, ranking
@@ -31,8 +31,8 @@ from .cores import usable_cores
 from .drop_in import options
 from .drop_in.deprecated import accept_old_call, accept_old_constructor, warn_once
 from .drop_in.prompts import Prompts, check_prompts
-from .drop_in.saving import TORCH_PATHS, remember, save_folder
 from .errors import InputError, InputTypeError
+from .frozen import read_packed
 from .inputs import (
     Pair,
     check_count,
@@ -46,6 +46,9 @@ from .inputs import (
 )
 from .progress import show_bar
 from .scorer import Scorer
+
+if TYPE_CHECKING:
+    from .drop_in.saving import Loaded
 
 logger = logging.getLogger("numbert")
 UNDESCRIBED = ("layers", "head", "without_bias")  # long; the head is told in words
@@ -166,7 +169,7 @@ class CrossEncoder:
         max_length = options.max_length_from(processor_kwargs, max_length)
         threads = usable_cores() if num_threads is None else check_threads(num_threads)
         with load_checkpoint(
-            model_name_or_path,
+            model_name_or_path, read_packed=read_packed,
             cache_folder=cache_folder, revision=revision, local_files_only=local_files_only, token=token,
         ) as checkpoint:  # fmt: skip
             if num_labels is not None and check_count(num_labels, "num_labels", low=1) != checkpoint.spec.num_labels:
@@ -183,7 +186,7 @@ class CrossEncoder:
             self.model_card_data = options.NoModelCard()
             self.model_path = checkpoint.folder
             self.config = SimpleNamespace(**{**checkpoint.config, "num_labels": checkpoint.spec.num_labels})
-            self._loaded = None if checkpoint.frozen else remember(checkpoint)
+            self._loaded = None if checkpoint.frozen else _remember(checkpoint)
             self._pad_token = checkpoint.tokenizer.pad_token
             self._num_parameters = checkpoint.num_parameters
             self._stored_as = " ".join(checkpoint.stored_dtypes)
@@ -492,6 +495,8 @@ class CrossEncoder:
             )
         if not check_flag(safe_serialization, "safe_serialization"):
             raise InputError("safe_serialization: found False, expected True; pickled weights are never written")
+        from .drop_in.saving import TORCH_PATHS, save_folder  # here, as in `_remember`
+
         names = [name for name, function in BY_NAME.items() if function is self.activation_fn]
         if not names:
             raise InputError(
@@ -560,3 +565,10 @@ class CrossEncoder:
         if length > usable:
             raise InputError(f"max_length: found {show(length)}, the model has positions for {usable}; choose no more")
         return length
+
+
+def _remember(checkpoint: Checkpoint) -> "Loaded":
+    """Return what `save_pretrained` must know of a folder."""
+    from .drop_in.saving import remember  # here: a frozen model is not saved, and what writes files is slow to import
+
+    return remember(checkpoint)

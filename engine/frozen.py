@@ -1,8 +1,9 @@
 """The backend of a frozen model: the blocks of the cpu backend, with kernels and weights out of its folder."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
 
 from ..kernels import parameters
 from ..kernels.cpu import blocks, packed, permission, processor
@@ -28,6 +29,14 @@ class LibraryPlace(NamedTuple):
     path: str
     isa: str
     entries: dict[str, dict[str, str]]
+
+
+class Packed(NamedTuple):
+    """What is read of the best variant for this processor."""
+
+    variant: Variant
+    library: LibraryPlace
+    arrays: dict[str, NDArray[Any]]
 
 
 class FrozenBackend:
@@ -65,17 +74,34 @@ class FrozenBackend:
         return make_team(self.KERNELS, size)
 
 
+def read_packed(files: ModelFiles, manifest: Manifest) -> Packed:
+    """Read the weights of a frozen model for the best instruction set that this processor has, and see to its kernels.
+
+    Raises
+    ------
+    BackendError
+        When the model was not frozen for anything that this processor has.
+    ConfigError, ModelNotFoundError, WeightsError
+        When a file is not what the manifest says.
+    """
+    variant = choose_variant(manifest, str(files.folder))
+    library, weights = (open_file(files, name) for name in (variant.library, variant.weights))
+    check_file(library, manifest.files[variant.library])
+    place = LibraryPlace(str(library.path.resolve()), variant.isa, variant.entries)
+    return Packed(variant, place, read_weights(weights, manifest.files[variant.weights]))
+
+
 def load_frozen(checkpoint: Checkpoint, manifest: Manifest, backend: str, dtype: str) -> tuple[FrozenBackend, Encoder]:
-    """Load the kernels and the weights of a frozen model for the best instruction set that this processor has.
+    """Make a frozen model ready to compute.
 
     Raises
     ------
     InputError
         When another backend or dtype is asked for.
     BackendError
-        When the model was not frozen for anything that this processor has.
-    ConfigError, ModelNotFoundError, WeightsError
-        When a file is not what the manifest says.
+        When the system does not load its kernels.
+    ConfigError
+        When the manifest describes no records.
     """
     if backend not in ("auto", "torch", NAME):
         raise InputError(
@@ -87,17 +113,12 @@ def load_frozen(checkpoint: Checkpoint, manifest: Manifest, backend: str, dtype:
             f"dtype: found {dtype!r}, expected {manifest.dtype!r}, in which {checkpoint.folder} was frozen; leave it"
             " out, or freeze the model in the other"
         )
-    variant = choose_variant(manifest, str(checkpoint.folder))
-    library, weights = (open_file(checkpoint.files, name) for name in (variant.library, variant.weights))
-    with ThreadPoolExecutor(1) as reader:  # both are read without the GIL
-        arrays = reader.submit(read_weights, weights, manifest.files[variant.weights])
-        check_file(library, manifest.files[variant.library])
+    packed: Packed = checkpoint.packed
     try:
-        encoder: Encoder = decode(variant.encoder, KINDS, arrays.result())
+        encoder: Encoder = decode(packed.variant.encoder, KINDS, packed.arrays)
     except RecordError as error:
         raise ConfigError(f"{checkpoint.folder}: {error}; freeze the model again") from error
-    place = LibraryPlace(str(library.path.resolve()), variant.isa, variant.entries)
-    return FrozenBackend(place, manifest.dtype, encoder), encoder
+    return FrozenBackend(packed.library, manifest.dtype, encoder), encoder
 
 
 def choose_variant(manifest: Manifest, folder: str) -> Variant:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from ..loaders.checkpoint import Checkpoint
 from ..loaders.spec import ModelSpec
 from . import frozen
-from .assembly import assemble
 from .backend import Backend, Blocks, choose_backend, choose_precision
 from .encoder import Encoder, forward
 from .errors import BackendError, InputError
@@ -128,6 +127,8 @@ def _pack(
     checkpoint: Checkpoint, backend: str, dtype: str, matmul_precision: str, num_threads: int
 ) -> tuple[str, Backend, Encoder]:
     """Choose a backend, and bring the weights into its form."""
+    from .assembly import assemble  # here: a frozen model is assembled already
+
     name, ops = choose_backend(backend, dtype)
     precision = choose_precision(matmul_precision, dtype, lowers_float32=ops.LOWERS_FLOAT32)
     do_all = functools.partial(_map, num_threads)

@@ -2,52 +2,30 @@
 
     source        name -> folder
     files         the folder's files, each opened once
-    modules       modules.json: is it a model that is computed here?
-    modular_head  the folders of modules behind an encoder -> steps of a head
-    spec          config.json -> ModelSpec; bert, modernbert and their like hold what differs between families
-    remote        families whose folders bring code, which is not run
-    names         the tensors that a spec promises
-    tensors       safetensors files -> weights under canonical names
-    tokenizer     tokenizer.json or vocab.txt -> token ids of a text
+    published     the folder of a model as it was published -> specification, weights, tokenizer
+    frozen        that of a frozen model
+    tokenizer     its files -> token ids of a text
 
-No file is a pickle, none runs code, none is fetched from elsewhere than the hub.
+No file is a pickle, none is fetched from elsewhere than the hub, and none runs code but the kernels of a frozen model.
 """
 
+import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
-from . import (
-    albert,
-    bert,
-    deberta,
-    deberta_v1,
-    distilbert,
-    electra,
-    gte,
-    modernbert,
-    mpnet,
-    nomic_bert,
-    remote,
-    roberta,
-)
-from .errors import ConfigError
+from .errors import ConfigError, ModelNotFoundError
 from .files import ModelFiles
 from .frozen import MANIFEST, Manifest, check_small_files, read_manifest
-from .modular_head import read_head
-from .modules import SENTENCE_TRANSFORMERS, SETTINGS, Chain, read_modules
-from .names import Names, tensor_table, without_head
+from .modules import SENTENCE_TRANSFORMERS, Chain
 from .source import find_folder
 from .spec import Config, ModelSpec
-from .tensors import Headers, Weights, open_weights, read_headers
-from .tokenizer import PairTemplate, PairTokenizer, load_tokenizer
+from .tensors import Weights
+from .tokenizer import PairTokenizer, load_tokenizer
 
-MODULES = (bert, roberta, electra, distilbert, mpnet, modernbert, deberta, deberta_v1, albert, nomic_bert, gte)
-FAMILIES: dict[str, ModuleType] = {model_type: module for module in MODULES for model_type in module.ARCHITECTURES}
-HEAD = "ForSequenceClassification"  # ends the names of transformers' classes
-OF_HEAD = ("id2label", "num_labels", "classifier_")  # how keys of config.json begin that say something of a head
+PACKAGE = __name__.partition(".")[0]
 
 
 class Saved(NamedTuple):
@@ -72,7 +50,8 @@ class Checkpoint(NamedTuple):
     saved: Saved
     config: dict[str, Any]  # config.json as it is
     chain: Chain = Chain()
-    frozen: Manifest | None = None  # of a frozen model, which has no weights but those of the manifest
+    frozen: Manifest | None = None  # of a frozen model, which has no weights but those that are packed
+    packed: Any = None  # what `read_packed` returned
 
     @property
     def folder(self) -> Path:
@@ -105,18 +84,36 @@ class Checkpoint(NamedTuple):
                 self.files.check_unchanged()
 
 
-def load_checkpoint(name: str | os.PathLike[str] | None, **hub_options: Any) -> Checkpoint:
-    """Find, read and check a model. `name` and `hub_options` are those of `source.find_folder`.
+def load_checkpoint(
+    name: str | os.PathLike[str] | None,
+    *,
+    read_packed: Callable[[ModelFiles, Manifest], Any] = lambda files, manifest: None,
+    **hub_options: Any,
+) -> Checkpoint:
+    """Find, read and check a model.
+
+    Parameters
+    ----------
+    name, **hub_options
+        Those of `source.find_folder`.
+    read_packed : callable
+        Reads kernels and weights of a frozen model, while its tokenizer is read.
 
     Raises
     ------
     ModelNotFoundError, ConfigError, WeightsError, TokenizerError
         When anything is not as it must be; nothing is guessed, nothing initialised at random.
     """
+    is_local = name is not None and os.path.isdir(name)
+    if not (is_local and os.path.exists(os.path.join(name or "", MANIFEST))) and not _reads_published():
+        raise ModelNotFoundError(
+            f"model_name_or_path: found {str(name)!a:.200}, expected the folder of a frozen model, as {PACKAGE} reads"
+            " no others; name one, or install numbert"
+        )
     files = ModelFiles(find_folder(name, **hub_options))
     try:
         if MANIFEST in files:
-            return _read_frozen(files, is_local=name is not None and os.path.isdir(name))
+            return _read_frozen(files, read_packed, is_local=is_local)
         return _read(files)
     except BaseException:
         files.close()
@@ -124,22 +121,23 @@ def load_checkpoint(name: str | os.PathLike[str] | None, **hub_options: Any) -> 
 
 
 def _read(files: ModelFiles) -> Checkpoint:
-    chain = read_modules(files)
-    config, headers = Config.read(files, "config.json"), read_headers(files)
-    family = _family(config, headers, has_head=not chain.behind)
-    if chain.behind:
-        spec, weights = _read_modular(files, chain, config, headers, family)
-    else:
-        spec, weights = _read_whole(config, headers, family)
-    tokenizer = load_tokenizer(files, spec.vocab_size, spec.num_token_types)
-    _check_template(config, spec, tokenizer.template)
-    if chain.longest is not None:
-        tokenizer = tokenizer._replace(max_length=_check_length(files, chain.longest, tokenizer.template))
-    return Checkpoint(files, spec, weights, tokenizer, _read_saved(files, config), config.values, chain)
+    """Read a model as it was published."""
+    from .published import read_published  # here: a frozen model needs none of the families
+
+    model = read_published(files)
+    saved = _read_saved(files, model.config)
+    return Checkpoint(files, model.spec, model.weights, model.tokenizer, saved, model.config.values, model.chain)
 
 
-def _read_frozen(files: ModelFiles, *, is_local: bool) -> Checkpoint:
-    """Read a frozen model, but for its kernels and weights."""
+def _reads_published() -> bool:
+    """Tell whether this is all of numbert, and not the wheel of frozen models (engine/tools/wheel.py)."""
+    return importlib.util.find_spec(".published", __package__) is not None
+
+
+def _read_frozen(
+    files: ModelFiles, read_packed: Callable[[ModelFiles, Manifest], Any], *, is_local: bool
+) -> Checkpoint:
+    """Read a frozen model."""
     if not is_local:
         raise ConfigError(
             f"{files.folder}: found a frozen model on the hub, expected one without programs in it; load the model that"
@@ -148,74 +146,13 @@ def _read_frozen(files: ModelFiles, *, is_local: bool) -> Checkpoint:
     manifest = read_manifest(files)
     check_small_files(files, manifest)
     config = Config.read(files, "config.json")
-    tokenizer = load_tokenizer(files, manifest.spec.vocab_size, manifest.spec.num_token_types)
-    tokenizer = tokenizer._replace(max_length=manifest.max_length)
+    spec = manifest.spec
+    with ThreadPoolExecutor(1) as threads:  # weights are read and summed up without the GIL
+        loading = threads.submit(load_tokenizer, files, spec.vocab_size, spec.num_token_types)
+        packed = read_packed(files, manifest)
+        tokenizer = loading.result()._replace(max_length=manifest.max_length)
     saved = _read_saved(files, config)
-    return Checkpoint(files, manifest.spec, Weights({}), tokenizer, saved, config.values, frozen=manifest)
-
-
-def _read_whole(config: Config, headers: Headers, family: ModuleType) -> tuple[ModelSpec, Weights]:
-    """Read a model with a head of its own."""
-    if family in remote.MODULES:
-        config = _with_labels(config, headers, family.NAMES)
-    spec: ModelSpec = family.read_spec(config)
-    return spec, open_weights(headers, tensor_table(spec, family.NAMES), family.IGNORED)
-
-
-def _with_labels(config: Config, headers: Headers, names: Names) -> Config:
-    """Let the last layer say how many logits there are where config.json does not, as that of some models."""
-    last = headers.tensors.get(f"{names['head.output']}.weight")
-    if last is None or not last.shape or not {"id2label", "num_labels"}.isdisjoint(config.values):
-        return config
-    return Config(config.path, {**config.values, "num_labels": last.shape[0]})
-
-
-def _read_modular(
-    files: ModelFiles, chain: Chain, config: Config, headers: Headers, family: ModuleType
-) -> tuple[ModelSpec, Weights]:
-    """Read an encoder and the modules behind it; what config.json says of a head means nothing then."""
-    of_encoder = {key: value for key, value in config.values.items() if not key.startswith(OF_HEAD)}
-    spec, tables = read_head(files, chain.behind, family.read_spec(Config(config.path, of_encoder)))
-    names, ignored = without_head(family.NAMES, family.IGNORED)
-    weights = open_weights(headers, tensor_table(spec, names), ignored)
-    for folder, table in tables.items():
-        weights |= open_weights(read_headers(files.inside(folder)), table, ())
-    return spec, weights
-
-
-def _family(config: Config, headers: Headers, *, has_head: bool) -> ModuleType:
-    """Return the module that knows this architecture."""
-    family, model_type = remote.recognise(config, headers.tensors), config.values.get("model_type")
-    if family is None:
-        remote.refuse_unknown_code(config)
-        if not isinstance(model_type, str) or model_type not in FAMILIES:
-            raise config.error("model_type", model_type, f"one of {sorted(FAMILIES)}")
-        family = FAMILIES[model_type]
-    architectures = config.values.get("architectures")
-    expected, kind = family.ARCHITECTURES[model_type], "with a classification head"
-    if not has_head:
-        expected, kind = f"{expected.removesuffix(HEAD)}Model", "without a head, as modules.json has one"
-    if architectures is not None and architectures != [expected]:
-        raise config.error("architectures", architectures, f"['{expected}'], a model {kind}")
-    return family
-
-
-def _check_length(files: ModelFiles, longest: int, template: PairTemplate) -> int:
-    """Refuse a length that leaves no token for text; the tokenizers library would then cut nothing off at all."""
-    if longest <= template.num_special:
-        config = Config(files.folder / SETTINGS, {})
-        raise config.error("max_seq_length", longest, f"more than the {template.num_special} special tokens of a pair")
-    return longest
-
-
-def _check_template(config: Config, spec: ModelSpec, template: PairTemplate) -> None:
-    """Refuse special tokens that leave no position for text, or token types that the model has no row for."""
-    if spec.usable_length <= template.num_special:
-        expected = f"more than the {template.num_special} special tokens of a pair, {spec.first_position} rows unused"
-        raise config.error("max_position_embeddings", spec.max_positions, expected)
-    if max(spec.num_token_types, 1) <= max(template.types):
-        expected = f"at least {max(template.types) + 1}, as the tokenizer gives types 0 to {max(template.types)}"
-        raise config.error("type_vocab_size", spec.num_token_types, expected)
+    return Checkpoint(files, spec, Weights({}), tokenizer, saved, config.values, frozen=manifest, packed=packed)
 
 
 def _read_saved(files: ModelFiles, config: Config) -> Saved:

@@ -1,7 +1,6 @@
 """From a model's name to a folder on this machine: the embedded model, a local folder, or a model of the hub."""
 
 import contextlib
-import glob
 import logging
 import os
 from pathlib import Path
@@ -242,6 +241,8 @@ def _note_absent(folder: Path) -> None:
 
 def _download(arguments: dict[str, Any], where: str) -> Path:
     """Download what is not yet in the cache, and return the snapshot's folder."""
+    import glob
+
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 

@@ -85,7 +85,7 @@ def test_fused_rows_that_are_divided_wrongly_are_seen(hold, failed, monkeypatch)
 
 
 def test_a_sound_model_that_is_refused_is_seen(hold, failed, monkeypatch):
-    from numbert.loaders.checkpoint import FAMILIES
+    from numbert.loaders.published import FAMILIES
 
     monkeypatch.delitem(FAMILIES, "albert")
     with pytest.raises(failed, match=r"refused: a model that nothing is wrong with: .*ConfigError"):
@@ -96,13 +96,13 @@ def test_a_check_that_is_gone_is_seen(hold, failed, monkeypatch):
     from numbert.loaders.modules import Chain
 
     assert hold("further-dense")[0] == "refused at load: ConfigError"
-    monkeypatch.setattr("numbert.loaders.checkpoint.read_modules", lambda *arguments: Chain())
+    monkeypatch.setattr("numbert.loaders.published.read_modules", lambda *arguments: Chain())
     with pytest.raises(failed, match=r"silent: .*modules"):
         hold("further-dense")
 
 
 def test_an_error_outside_the_taxonomy_is_seen(hold, failed, monkeypatch):
-    monkeypatch.setattr("numbert.loaders.checkpoint.open_weights", lambda *arguments: {}["nothing"])
+    monkeypatch.setattr("numbert.loaders.published.open_weights", lambda *arguments: {}["nothing"])
     with pytest.raises(failed, match="stranger: KeyError"):
         hold("sound-narrow")
 
