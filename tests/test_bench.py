@@ -74,18 +74,18 @@ def test_every_kernel_has_a_phase():
 def test_an_unknown_kernel_is_reported_under_its_own_name(model, monkeypatch):
     monkeypatch.delitem(PHASES, "attend")
     model.predict(MANY)
-    with stopwatches("cpu", "float32") as watch:
+    with stopwatches(model._scorer.runner) as watch:
         model.predict(MANY)
     assert watch.seconds()["attend"] > 0
 
 
 @pytest.mark.usefixtures("untouched")
-def test_kernels_are_back_after_an_error():
+def test_kernels_are_back_after_an_error(model):
     def fail():
         assert set(dispatchers()) <= NOT_TIMED
         raise RuntimeError
 
-    with pytest.raises(RuntimeError), stopwatches("cpu", "float32"):
+    with pytest.raises(RuntimeError), stopwatches(model._scorer.runner):
         fail()
 
 

@@ -91,7 +91,7 @@ def bench(model: CrossEncoder, pairs: Sequence[Pair], batch_size: int, rounds: i
     call()
     lengths = _token_lengths(model, pairs)
     flop = useful_flop_of_phases(model.spec, lengths)
-    phases = profile(call, rounds, model.backend, model.dtype, model.num_threads, flop) if with_phases else []
+    phases = profile(call, rounds, model._scorer.runner, flop) if with_phases else []
     seconds = [_duration(call) for _ in range(rounds)]
     facts = {**_describe(model, load), **_speed(seconds, lengths, sum(flop.values()))}
     chains = model._scorer.runner.peak

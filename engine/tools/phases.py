@@ -18,9 +18,9 @@ import numpy as np
 from ...loaders.names import tensors_of_head
 from ...loaders.spec import LinearStep, ModelSpec
 from .. import runner, scorer
-from ..backend import choose_backend
 from ..encoder import POOLED_ROWS
 from ..errors import InputError
+from ..runner import Runner
 
 FORWARD = "forward"  # all of a forward pass: the kernels in it, and what lies between them
 BETWEEN = "Python between the kernels"
@@ -97,8 +97,8 @@ class Stopwatch:
 
 
 @contextlib.contextmanager
-def stopwatches(backend: str, dtype: str) -> Iterator[Stopwatch]:
-    """Time every kernel while the context lasts.
+def stopwatches(model: Runner[Any]) -> Iterator[Stopwatch]:
+    """Time every kernel that a model calls while the context lasts.
 
     The kernels must have been compiled before for whatever is computed within: a kernel that is compiled here could
     meet a wrapper in the place of another kernel.
@@ -108,9 +108,9 @@ def stopwatches(backend: str, dtype: str) -> Iterator[Stopwatch]:
     InputError
         When the backend has no kernels.
     """
-    ops: Any = choose_backend(backend, dtype)[1]
+    ops: Any = model._ops
     if not hasattr(ops, "KERNELS"):
-        raise InputError(f"profile: found backend {backend!r}, expected one whose kernels are timed; take 'cpu'")
+        raise InputError(f"profile: found backend {model.backend!r}, expected one whose kernels are timed; take 'cpu'")
     places = [(ops.KERNELS, name) for name in vars(ops.KERNELS) if name not in NOT_TIMED]
     places += [(ops, "head"), *((module, name) for name, module in FUNCTIONS.items())]
     before = [getattr(place, name) for place, name in places]
@@ -124,9 +124,7 @@ def stopwatches(backend: str, dtype: str) -> Iterator[Stopwatch]:
             setattr(place, name, function)
 
 
-def profile(
-    call: Callable[[], object], rounds: int, backend: str, dtype: str, num_threads: int, flop: dict[str, float]
-) -> list[Phase]:
+def profile(call: Callable[[], object], rounds: int, model: Runner[Any], flop: dict[str, float]) -> list[Phase]:
     """Repeat a call and return its phases, the sum of which is all the time that the threads had.
 
     (Or more: the calling thread tokenizes while they compute.)
@@ -136,18 +134,16 @@ def profile(
     call : callable
         Computes scores, and has done so once, so that all kernels are compiled.
     rounds : int
-    backend, dtype : str
-        Of the model that `call` computes with.
-    num_threads : int
-        Of that model.
+    model : Runner
+        That `call` computes with.
     flop : dict
         Operations of each phase that has any, in one call.
     """
-    with stopwatches(backend, dtype) as watch:
+    with stopwatches(model) as watch:
         start = time.perf_counter()
         for _ in range(rounds):
             call()
-        available = num_threads * (time.perf_counter() - start)
+        available = model.num_threads * (time.perf_counter() - start)
     by_name = watch.seconds()
     forward = by_name.pop(FORWARD)
     sums = dict.fromkeys(PHASES.values(), 0.0)
