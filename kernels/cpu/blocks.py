@@ -109,11 +109,11 @@ def attention_block(
         own = (rows >= first) & (rows < first + len(x))
         query_offsets, query_places = np.concatenate([[0], np.cumsum(own)]), rows - offsets[:-1]
         key_value = workspace.take_shared("query_key_value", 2 * heads, capacity, width)
-        part = len(layer.panels) // 3
-        kernels.project_heads(x, places, _take_panels(layer, part, 3 * part), turn, heads, operand, key_value, first)
+        query_layer, key_value_layer = workspace.once(layer, _take_apart)
+        kernels.project_heads(x, places, key_value_layer, turn, heads, operand, key_value, first)
         stream = _take_rows(stream, rows[own] - first, weights.keeps_sum, workspace)
         query, places = workspace.take("query", heads, len(stream.normed), width), query_places[own]
-        kernels.project_heads(stream.normed, places, _take_panels(layer, 0, part), turn, heads, operand, query, 0)
+        kernels.project_heads(stream.normed, places, query_layer, turn, heads, operand, query, 0)
     workspace.meet()
     context = workspace.take("context", len(stream.normed), heads * width)
     room = scratch_size(share.longest, width, kernels.isa, disentangled=isinstance(turn, Disentangled))
@@ -127,6 +127,12 @@ def attention_block(
     operand = workspace.operand(context.shape[1])
     kernels.linear_residual_norm(context, weights.output, weights.norm, operand, product, stream)
     return stream
+
+
+def _take_apart(layer: PackedLinear) -> tuple[PackedLinear, PackedLinear]:
+    """Return the part of a layer that makes queries, and the rest of it."""
+    part = len(layer.panels) // 3
+    return _take_panels(layer, 0, part), _take_panels(layer, part, 3 * part)
 
 
 def _take_panels(layer: PackedLinear, first: int, stop: int) -> PackedLinear:

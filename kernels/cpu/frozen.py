@@ -52,6 +52,8 @@ class Library:
         self._known[id(None)] = "None", b""
         self._references: dict[int, _Reference] = {}
         self._held: list[Any] = []
+        self._lent: dict[tuple[Any, ...], Words] = {}  # of records by their class and the ids of what is known in them
+        self._arrays: dict[tuple[Any, ...], str] = {}  # signatures of arrays by dtype and number of dimensions
         self._records: dict[tuple[Any, ...], str] = {}  # signatures of records by their class and those of the fields
         names = [name for name in Kernels.__dataclass_fields__ if name != "isa"]
         self.kernels = Kernels(isa, *(self._kernel(name, entries.get(name, {})) for name in names))
@@ -73,11 +75,11 @@ class Library:
         known, describe, join = self._known.get, self._describe, b"".join
 
         def call(*arguments: Any) -> int:
-            signature, words = zip(*[known(id(argument)) or describe(argument) for argument in arguments], strict=True)
-            function = functions.get(signature)
+            parts = [known(id(argument)) or describe(argument) for argument in arguments]
+            function = functions.get(tuple([part[0] for part in parts]))
             if function is None:
-                raise TypeError(f"{name}: found {signature}, expected one of {list(symbols)}")
-            result: int = function(join(words))
+                raise TypeError(f"{name}: found {[part[0] for part in parts]}, expected one of {list(symbols)}")
+            result: int = function(join([part[1] for part in parts]))
             return result
 
         return call
@@ -90,13 +92,20 @@ class Library:
             return self._know(argument)
         if isinstance(argument, float):
             return "float", FLOAT(argument)
-        kinds, words = zip(*[self._known.get(id(field)) or self._describe(field) for field in argument], strict=True)
-        key = (type(argument), *kinds)
-        signature = self._records.get(key)
+        key = type(argument), *map(id, argument)
+        lent = self._lent.get(key)
+        if lent is not None:
+            return lent
+        parts = [self._known.get(id(field)) or self._describe(field) for field in argument]
+        kinds = tuple([part[0] for part in parts])
+        signature = self._records.get((type(argument), kinds))
         if signature is None:
             name = type(argument).__name__ if hasattr(argument, "_fields") else ""
-            self._records[key] = signature = signature_of_record(name, kinds)
-        return signature, b"".join(words)
+            self._records[type(argument), kinds] = signature = signature_of_record(name, kinds)
+        words = signature, b"".join([part[1] for part in parts])
+        if all(id(field) in self._known for field in argument):
+            self._lent[key] = words
+        return words
 
     def _know(self, array: np.ndarray[Any, Any]) -> Words:
         """Find the address and the shape of an array, and keep them until it is gone."""
@@ -106,7 +115,10 @@ class Library:
         else:  # takes a microsecond longer
             address = array.ctypes.data
         shape, key = array.shape, id(array)
-        words = signature_of_array(array.dtype.name, len(shape)), ADDRESS_AND_SHAPE[len(shape)](address, *shape)
+        kind = self._arrays.get((array.dtype, len(shape)))
+        if kind is None:
+            self._arrays[array.dtype, len(shape)] = kind = signature_of_array(array.dtype.name, len(shape))
+        words = kind, ADDRESS_AND_SHAPE[len(shape)](address, *shape)
         if array.base is None:  # no lent buffer, which comes again
             return words
         self._known[key] = words
@@ -117,6 +129,7 @@ class Library:
     def _forget(self, reference: "_Reference") -> None:
         """Drop the words of an array that is about to be gone: another object may get its id."""
         del self._known[reference.key], self._references[reference.key]
+        self._lent = {}  # one of them may have had it
 
 
 class _Reference(weakref.ref[np.ndarray[Any, Any]]):

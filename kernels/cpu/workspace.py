@@ -119,6 +119,8 @@ class Workspace(Buffers):
         self._team = team or Team(1)
         self._number = number
         self._meetings = 0
+        self._operands: dict[int, Operand] = {}  # by width
+        self._made: dict[int, tuple[Any, Any]] = {}  # by the id of what it was made of, and that
         self._last: tuple[Any, ...] = None, None, None  # what the last share was of, and the share
 
     def take_shared(self, name: str, *shape: int) -> NDArray[Any]:
@@ -128,8 +130,18 @@ class Workspace(Buffers):
 
     def operand(self, width: int) -> Operand:
         """Return room for ROW_BLOCK rows of `width` numbers in the form in which tiles read them."""
-        rows = self.kernels.isa.row_block
-        return Operand(self.take("operand", rows, width, dtype=int32), self.take("scales", rows))
+        operand = self._operands.get(width)
+        words = self.take("operand", self.kernels.isa.row_block, width, dtype=int32)
+        if operand is None or operand.words is not words:  # which another buffer has taken the place of
+            self._operands[width] = operand = Operand(words, self.take("scales", self.kernels.isa.row_block))
+        return operand
+
+    def once(self, weights: Any, make: Callable[[Any], Any]) -> Any:
+        """Return what `make` makes of weights, which is kept as long as this workspace."""
+        made = self._made.get(id(weights))
+        if made is None:
+            self._made[id(weights)] = made = weights, make(weights)
+        return made[1]
 
     def rows_of(self, total: int) -> tuple[int, int]:
         """Return the first of this member's rows and the one after its last, in halves of a tile; see `divide`."""
