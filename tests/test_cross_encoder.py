@@ -208,7 +208,7 @@ def test_torchs_backend_name_is_accepted():
 
 def test_logits_that_are_not_finite_are_refused_with_the_pair(model):
     broken = CrossEncoder()
-    broken._scorer.runner._encoder.head.steps[-1].bias[:] = np.nan
+    broken._scorer.runner.encoder.head.steps[-1].bias[:] = np.nan
     with pytest.raises(NonFiniteScoreError, match=r"pair 0 .*museums.*found logits \[nan\]"):
         broken.predict(PAIRS)
     assert np.isfinite(model.predict(PAIRS)).all()
