@@ -10,7 +10,7 @@ def main() -> int:
 
         return run()
     except KeyboardInterrupt:
-        print("numbert: interrupted", file=sys.stderr)
+        print(f"{__package__}: interrupted", file=sys.stderr)
         return 130  # what shells report of a program that SIGINT ended
 
 

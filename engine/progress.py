@@ -14,7 +14,12 @@ SECONDS = 10.0  # between two lines; shorter jobs write none
 @contextlib.contextmanager
 def show_bar(total: int) -> Iterator[Update]:
     """Give a function that is told how many more pairs are done, and draws a bar on stderr."""
-    tqdm = importlib.import_module("huggingface_hub.utils").tqdm  # here, because it is slow to import
+    try:
+        tqdm = importlib.import_module("huggingface_hub.utils").tqdm  # here, because it is slow to import
+    except ImportError:  # a frozen model does without
+        with show_lines(total) as update:
+            yield update
+        return
     with tqdm(total=total, desc="Pairs", unit="pair") as bar:
         yield bar.update
 

@@ -5,12 +5,13 @@ Data goes to stdout, everything else to stderr. Exit code 0: done; 1: an error, 
 """
 
 import argparse
+import importlib.util
 import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,8 @@ from ..inputs import Pair
 from ..progress import show_bar, show_lines
 from ..records import Row, print_rows, read_records
 from .bench import bench, make_pairs, phase_table
-from .freeze import freeze
-from .verify import verify
 
+PROGRAM = __name__.partition(".")[0].replace("_", "-")  # numbert, or numbert-frozen (wheel.py)
 BETTER_MODEL = "cross-encoder/ms-marco-MiniLM-L6-v2"
 PROGRESS_FROM = 1000  # pairs; fewer are done before anyone wonders
 FORMATS = ("text", "jsonl", "json", "tsv")
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.run is None:
         parser.print_help()
         return 0
-    logging.basicConfig(level=logging.WARNING, format="numbert: %(message)s")  # this is the program, not the library
+    logging.basicConfig(level=logging.WARNING, format=f"{PROGRAM}: %(message)s")  # this is the program, not the library
     try:
         options.run(options)
         sys.stdout.flush()
@@ -63,14 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str) -> int:
-    print(f"numbert: error: {' '.join(message.split())}", file=sys.stderr)  # names and causes may have several lines
+    print(f"{PROGRAM}: error: {' '.join(message.split())}", file=sys.stderr)  # names and causes may have several lines
     return 1
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Describe the commands and their options."""
-    parser = argparse.ArgumentParser(prog="numbert", description="Rank passages with a cross-encoder.")
-    parser.add_argument("--version", action="version", version=f"numbert {__version__}")
+    parser = argparse.ArgumentParser(prog=PROGRAM, description="Rank passages with a cross-encoder.")
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(metavar="COMMAND")
 
@@ -78,9 +78,9 @@ def make_parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=summary, description=summary)
         sub.set_defaults(run=run)
         sub.add_argument("--format", choices=formats, default="text", help="of the output (default: text)")
-        if run is not run_freeze:
+        if run not in (run_freeze, run_wheel):
             sub.add_argument("--threads", type=int, help="that compute (default: all cores)")
-        if run not in (run_verify, run_freeze):  # one compares them, the other has its own
+        if run not in (run_verify, run_freeze, run_wheel):  # one compares them, one has its own, one has no model
             sub.add_argument(
                 "--backend", default="auto", choices=("auto", "cpu", "cuda", "reference"), help="what computes"
             )
@@ -124,6 +124,26 @@ def make_parser() -> argparse.ArgumentParser:
     warmup = command(
         "warmup", run_warmup, "Compile the kernels now, so that the first score is quick.", ("text", "json")
     )
+    bench_ = command("bench", run_bench, "Time a model on this machine.", ("text", "json"))
+    bench_.add_argument(
+        "file", metavar="FILE", nargs="?", help="pairs as for score (default: pairs of common words, made here)"
+    )
+    bench_.add_argument("--model", help="a folder or a hub id (default: the small model that comes with numbert)")
+    bench_.add_argument("--pairs", type=int, help="how many to make (default: 100)")
+    bench_.add_argument("--words", type=int, help="mean length of the passages that are made (default: 65)")
+    bench_.add_argument("--batch-size", type=int, default=32, help="most pairs that are computed together")
+    bench_.add_argument("--rounds", type=int, default=9, help="timed calls (default: 9)")
+    bench_.add_argument("--profile", action="store_true", help="show where the time goes, phase by phase")
+    of_model = [info, warmup]
+    if importlib.util.find_spec(".freeze", __package__):  # what makes frozen models is not in their wheel
+        of_model.append(_add_making_commands(command))
+    for sub in of_model:
+        sub.add_argument("model", metavar="MODEL", nargs="?", help="a folder or a hub id (default: the embedded model)")
+    return parser
+
+
+def _add_making_commands(command: Callable[..., argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """Add what makes frozen models and verifies models; return the latter."""
     verify_ = command(
         "verify", run_verify, "Compare a model with transformers and the float64 reference.", ("text", "json")
     )
@@ -142,19 +162,11 @@ def make_parser() -> argparse.ArgumentParser:
         "--isa", action="append", default=[],
         help="an instruction set to run on, of those that this processor has; may be given again (default: the best)",
     )  # fmt: skip
-    bench_ = command("bench", run_bench, "Time a model on this machine.", ("text", "json"))
-    bench_.add_argument(
-        "file", metavar="FILE", nargs="?", help="pairs as for score (default: pairs of common words, made here)"
+    wheel = command(
+        "wheel", run_wheel, "Write the package that computes frozen models, without Numba.", ("text", "json")
     )
-    bench_.add_argument("--model", help="a folder or a hub id (default: the small model that comes with numbert)")
-    bench_.add_argument("--pairs", type=int, help="how many to make (default: 100)")
-    bench_.add_argument("--words", type=int, help="mean length of the passages that are made (default: 65)")
-    bench_.add_argument("--batch-size", type=int, default=32, help="most pairs that are computed together")
-    bench_.add_argument("--rounds", type=int, default=9, help="timed calls (default: 9)")
-    bench_.add_argument("--profile", action="store_true", help="show where the time goes, phase by phase")
-    for sub in (info, warmup, verify_):
-        sub.add_argument("model", metavar="MODEL", nargs="?", help="a folder or a hub id (default: the embedded model)")
-    return parser
+    wheel.add_argument("folder", metavar="DIR", help="to write it into")
+    return verify_
 
 
 # ---- commands
@@ -217,6 +229,8 @@ def run_verify(options: argparse.Namespace) -> None:
     ParityError
         When a bound is broken; the program then ends with exit code 1.
     """
+    from .verify import verify  # here, like what freezes: the wheel of frozen models does without
+
     checks = verify(options.model, options.threads, options.against)
     if options.format == "json":
         print(json.dumps([check._asdict() for check in checks]))
@@ -233,11 +247,21 @@ def run_verify(options: argparse.Namespace) -> None:
 
 def run_freeze(options: argparse.Namespace) -> None:
     """Write a frozen model, and print what is in it."""
+    from .freeze import freeze
+
     begin = time.perf_counter()
     folder = freeze(options.model, Path(options.folder), options.dtype, options.isa)
     sizes = {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
     facts = {"folder": str(folder), "seconds": round(time.perf_counter() - begin, 1), "bytes": sum(sizes.values())}
     print_facts({**facts, "files": sizes} if options.format == "json" else {**facts, **sizes}, options.format)
+
+
+def run_wheel(options: argparse.Namespace) -> None:
+    """Write the wheel of frozen models, and print where it is."""
+    from .wheel import write_wheel
+
+    place = write_wheel(Path(options.folder))
+    print_facts({"wheel": str(place), "bytes": place.stat().st_size}, options.format)
 
 
 def run_bench(options: argparse.Namespace) -> None:
@@ -264,13 +288,7 @@ def run_bench(options: argparse.Namespace) -> None:
 
 def load_model(options: argparse.Namespace) -> CrossEncoder:
     """Load the model that the options name; say so when they name none."""
-    if options.model is None:
-        print(
-            f"numbert: using the embedded {EMBEDDED_MODEL}, made for first steps; for real work give a better one,"
-            f" such as --model {BETTER_MODEL}",
-            file=sys.stderr,
-        )
-    return CrossEncoder(
+    model = CrossEncoder(
         options.model,
         backend=options.backend,
         dtype=options.dtype,
@@ -278,13 +296,20 @@ def load_model(options: argparse.Namespace) -> CrossEncoder:
         num_threads=options.threads,
         max_length=getattr(options, "max_length", None),
     )
+    if options.model is None:
+        print(
+            f"numbert: using the embedded {EMBEDDED_MODEL}, made for first steps; for real work give a better one,"
+            f" such as --model {BETTER_MODEL}",
+            file=sys.stderr,
+        )
+    return model
 
 
 def _report_truncation(model: CrossEncoder, pairs: list[Pair]) -> None:
     truncated = model.find_truncated(pairs)
     if truncated:
         print(
-            f"numbert: {len(truncated)} of {len(pairs)} pairs are longer than {model.max_seq_length} tokens and were"
+            f"{PROGRAM}: {len(truncated)} of {len(pairs)} pairs are longer than {model.max_seq_length} tokens and were"
             f" cut, the first at position {truncated[0]}; `rank --long-documents windows` reads all of them",
             file=sys.stderr,
         )
