@@ -242,11 +242,11 @@ def test_ctrl_c_ends_with_130_and_one_line(wait_for):
 import builtins, os, signal, sys, time
 from numbert.__main__ import main
 usual = builtins.__import__
-def interrupted(name, *args):
+def interrupted(name, *args, **options):
     if name == {wait_for!r}:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(5)
-    return usual(name, *args)
+    return usual(name, *args, **options)
 builtins.__import__ = interrupted
 sys.argv = ["numbert", "rank", "q"]
 print("ready", flush=True)

@@ -110,17 +110,16 @@ def test_other_models_are_refused_before_anything_is_asked_for(python, model):
 
 
 def test_progress_is_shown_without_the_hubs_bar(python, frozen):
-    code = f"from {PACKAGE} import CrossEncoder; CrossEncoder({str(frozen)!r}).predict([('a', 'b')], show_progress_bar=True)"
-    run_python(python, code)
+    load = f"from {PACKAGE} import CrossEncoder; model = CrossEncoder({str(frozen)!r})"
+    run_python(python, f"{load}; model.predict([('a', 'b')], show_progress_bar=True)")
 
 
 def test_it_stands_beside_numbert(python, frozen):
     (site,) = python.parent.parent.glob("lib/python*/site-packages")
     code = f"import sys; sys.path.append({str(site)!r}); import numbert, {PACKAGE} as other"
     code += f"\nmodels = [each.CrossEncoder({str(frozen)!r}) for each in (numbert, other)]"
-    code += (
-        "\na, b = (model.predict(('a', 'b')) for model in models); print(a == b, type(models[0]) is type(models[1]))"
-    )
+    code += "\na, b = (model.predict(('a', 'b')) for model in models)"
+    code += "\nprint(a == b, type(models[0]) is type(models[1]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=ROOT.parent)
     assert done.stdout.split() == ["True", "False"], done.stderr
 
