@@ -14,7 +14,7 @@ class InstructionSet(NamedTuple):
     lanes: int  # float32 numbers in a vector register
     tile_rows: int  # rows of the register tile: as many accumulators as the register file holds
     fma: bool  # a*b + c with one rounding is one instruction
-    # matrices of 2 rows are multiplied by one instruction, pairs of bfloat16, or they are widened to float32
+    # one instruction multiplies matrices of 2 rows, or pairs; or numbers are widened to float32
     bfloat16: Literal["matrix", "dot", "widen"]
     # one instruction multiplies matrices of 2 rows, four products of int8, two of int16, or one of int32
     int8: Literal["matrix", "dot", "pairs", "widen"]
@@ -38,9 +38,8 @@ class InstructionSet(NamedTuple):
 _AVX512 = InstructionSet("avx512", lanes=16, tile_rows=12, fma=True, bfloat16="widen", int8="pairs")  # 24 + 3 of 32
 _AVX2 = InstructionSet("avx2", lanes=8, tile_rows=6, fma=True, bfloat16="widen", int8="pairs")  # 12 + 3 of 16
 _AVX512_BF16 = _AVX512._replace(name="avx512-bf16", bfloat16="dot", int8="dot")
-_NEON = InstructionSet(
-    "neon", lanes=4, tile_rows=8, fma=True, bfloat16="widen", int8="widen", neon=True
-)  # 16 + 10 of 32
+# 16 + 10 of 32
+_NEON = InstructionSet("neon", lanes=4, tile_rows=8, fma=True, bfloat16="widen", int8="widen", neon=True)
 KNOWN = {
     "amx": _AVX512_BF16._replace(name="amx", amx=True),
     "avx512-bf16": _AVX512_BF16,

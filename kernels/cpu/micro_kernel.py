@@ -49,6 +49,9 @@ class Product(NamedTuple):
     matrix: bool = False  # a and b are matrices of 2 rows, and so are the sums (mmla.py)
 
 
+AWord = Callable[[int], Any]  # emits a word of a row of A, by its number, in every lane
+
+
 def keep_whole(builder: Any, words: Any) -> list[Any]:
     """Split nothing."""
     return [words]
@@ -105,26 +108,23 @@ def _emit_steps(
                     added = product.multiply_add(builder, a_value, values[word], builder.load(total))
                     builder.store(added, total)
 
-    def first_word(k: Any) -> Any:
+    def place_of(k: Any) -> Any:
         return builder.mul(k, INT64(product.words))
 
     unroll = LANES // product.words if ISA.neon else UNROLL
     whole = builder.udiv(steps, INT64(unroll))
     with cgutils.for_range(builder, whole, intp=INT64) as loop:
         first = builder.mul(loop.index, INT64(unroll))
-        lanes = _read_lanes(builder, a_rows, first_word(first)) if ISA.neon else None
+        lanes = _read_lanes(builder, a_rows, place_of(first)) if ISA.neon else None
         for step in range(unroll):
             k = builder.add(first, INT64(step))
             if lanes is None:
-                add_step(k, _broadcast(builder, a_rows, first_word(k)))
+                add_step(k, _broadcast(builder, a_rows, place_of(k)))
             else:
                 add_step(k, lanes, step * product.words)
     with cgutils.for_range_slice(builder, builder.mul(whole, INT64(unroll)), steps, INT64(1), intp=INT64) as (k, _):
-        add_step(k, _broadcast(builder, a_rows, first_word(k)))
+        add_step(k, _broadcast(builder, a_rows, place_of(k)))
     return [[builder.load(total) for total in totals] for totals in sums]
-
-
-AWord = Callable[[int], Any]  # emits a word of a row of A in every lane
 
 
 def _broadcast(builder: Any, a_rows: Sequence[Any], first: Any) -> list[AWord]:
