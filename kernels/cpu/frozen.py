@@ -53,6 +53,7 @@ class Library:
         self._references: dict[int, _Reference] = {}
         self._held: list[Any] = []
         self._lent: dict[tuple[Any, ...], Words] = {}  # of records by their class and the ids of what is known in them
+        self._records_with: dict[int, list[tuple[Any, ...]]] = {}  # keys of those by the ids of the arrays in them
         self._arrays: dict[tuple[Any, ...], str] = {}  # signatures of arrays by dtype and number of dimensions
         self._records: dict[tuple[Any, ...], str] = {}  # signatures of records by their class and those of the fields
         names = [name for name in Kernels.__dataclass_fields__ if name != "isa"]
@@ -105,6 +106,9 @@ class Library:
         words = signature, b"".join([part[1] for part in parts])
         if all(id(field) in self._known for field in argument):
             self._lent[key] = words
+            for field in argument:
+                if id(field) in self._references:
+                    self._records_with.setdefault(id(field), []).append(key)
         return words
 
     def _know(self, array: np.ndarray[Any, Any]) -> Words:
@@ -119,8 +123,6 @@ class Library:
         if kind is None:
             self._arrays[array.dtype, len(shape)] = kind = signature_of_array(array.dtype.name, len(shape))
         words = kind, ADDRESS_AND_SHAPE[len(shape)](address, *shape)
-        if array.base is None:  # no lent buffer, which comes again
-            return words
         self._known[key] = words
         self._references[key] = reference = _Reference(array, self._forget)
         reference.key = key
@@ -129,7 +131,8 @@ class Library:
     def _forget(self, reference: "_Reference") -> None:
         """Drop the words of an array that is about to be gone: another object may get its id."""
         del self._known[reference.key], self._references[reference.key]
-        self._lent = {}  # one of them may have had it
+        for key in self._records_with.pop(reference.key, ()):
+            self._lent.pop(key, None)
 
 
 class _Reference(weakref.ref[np.ndarray[Any, Any]]):
