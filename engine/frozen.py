@@ -1,6 +1,7 @@
 """The backend of a frozen model: the blocks of the cpu backend, with kernels and weights out of its folder."""
 
 import os
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -12,12 +13,13 @@ from ..kernels.cpu.instruction_sets import KNOWN, REQUIRED_FEATURES
 from ..kernels.cpu.workspace import Workspace, make_team
 from ..loaders.checkpoint import Checkpoint
 from ..loaders.errors import ConfigError
-from ..loaders.files import ModelFiles
-from ..loaders.frozen import Manifest, Variant, check_file, open_file, read_weights
+from ..loaders.files import ModelFiles, OpenFile
+from ..loaders.frozen import Described, Manifest, Variant, check_file, open_file, read_weights
 from ..loaders.records import RecordError, decode, kinds_of
 from . import encoder as encoders
 from .encoder import Encoder
 from .errors import BackendError, InputError
+from .packed_form import check_form
 
 NAME = "frozen"  # of the backend
 KINDS = kinds_of(parameters, packed, encoders)
@@ -28,7 +30,7 @@ class LibraryPlace(NamedTuple):
 
     path: str
     isa: str
-    entries: dict[str, dict[str, str]]
+    described: Described
 
 
 class Packed(NamedTuple):
@@ -52,13 +54,7 @@ class FrozenBackend:
     def __init__(self, place: LibraryPlace, dtype: str, encoder: Encoder) -> None:
         self.place = place
         self.DTYPES: tuple[str, ...] = (dtype,)
-        try:
-            library = Library(place.path, place.entries, KNOWN[place.isa])
-        except (OSError, AttributeError) as error:  # the system does not load it, or it lacks a kernel
-            raise BackendError(
-                f"{place.path}: found a library that cannot be loaded ({error}), expected the one that was frozen;"
-                " freeze the model again, on a system like this one"
-            ) from error
+        library = Library(place.path, KNOWN[place.isa], BackendError)
         library.hold(encoder)
         self.KERNELS = library.kernels
         self.embedding, self.convolve, self.add_convolved = blocks.embedding, blocks.convolve, blocks.add_convolved
@@ -87,7 +83,7 @@ def read_packed(files: ModelFiles, manifest: Manifest) -> Packed:
     variant = choose_variant(manifest, str(files.folder))
     library, weights = (open_file(files, name) for name in (variant.library, variant.weights))
     check_file(library, manifest.files[variant.library])
-    place = LibraryPlace(str(library.path.resolve()), variant.isa, variant.entries)
+    place = LibraryPlace(str(library.path.resolve()), variant.isa, manifest.files[variant.library])
     return Packed(variant, place, read_weights(weights, manifest.files[variant.weights]))
 
 
@@ -100,8 +96,8 @@ def load_frozen(checkpoint: Checkpoint, manifest: Manifest, backend: str, dtype:
         When another backend or dtype is asked for.
     BackendError
         When the system does not load its kernels.
-    ConfigError
-        When the manifest describes no records.
+    ConfigError, WeightsError
+        When the manifest describes no records, or not those of its specification.
     """
     if backend not in ("auto", "torch", NAME):
         raise InputError(
@@ -118,7 +114,27 @@ def load_frozen(checkpoint: Checkpoint, manifest: Manifest, backend: str, dtype:
         encoder: Encoder = decode(packed.variant.encoder, KINDS, packed.arrays)
     except RecordError as error:
         raise ConfigError(f"{checkpoint.folder}: {error}; freeze the model again") from error
+    check_form(encoder, manifest.spec, manifest.dtype, KNOWN[packed.library.isa])
     return FrozenBackend(packed.library, manifest.dtype, encoder), encoder
+
+
+def reopen(place: LibraryPlace, dtype: str, encoder: Encoder) -> FrozenBackend:
+    """Open the library of a model that another process has pickled.
+
+    Raises
+    ------
+    BackendError
+        When this processor lacks what the library needs.
+    ConfigError
+        When the library is not there any more, or is another one.
+    """
+    if place.isa not in usable_instruction_sets():
+        raise BackendError(
+            f"{place.path}: found kernels for {place.isa}, expected one of {usable_instruction_sets()}, which this"
+            " processor has; load the model from its folder"
+        )
+    check_file(OpenFile(Path(place.path), ConfigError), place.described)
+    return FrozenBackend(place, dtype, encoder)
 
 
 def choose_variant(manifest: Manifest, folder: str) -> Variant:

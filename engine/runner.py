@@ -87,7 +87,7 @@ class Runner(Generic[Item]):
         if library is None:
             _, self._ops = choose_backend(self.backend, self.dtype)
         else:
-            self._ops = frozen.FrozenBackend(library, self.dtype, self.encoder)
+            self._ops = frozen.reopen(library, self.dtype, self.encoder)
         here = self._ops.describe()["instruction_set"]
         if packed_for != here:
             raise BackendError(

@@ -9,6 +9,8 @@
 No file is a pickle, none is fetched from elsewhere than the hub, and none runs code but the kernels of a frozen model.
 """
 
+import contextlib
+import functools
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
@@ -18,12 +20,12 @@ from typing import Any, NamedTuple
 
 from .errors import ConfigError, ModelNotFoundError
 from .files import ModelFiles
-from .frozen import MANIFEST, Manifest, check_small_files, read_manifest
+from .frozen import MANIFEST, Manifest, check_nothing_else, check_small_files, read_manifest
 from .modules import SENTENCE_TRANSFORMERS, Chain
 from .source import find_folder
 from .spec import Config, ModelSpec
 from .tensors import Weights
-from .tokenizer import PairTokenizer, load_tokenizer
+from .tokenizer import PairTokenizer, check_template, load_tokenizer
 
 PACKAGE = __name__.partition(".")[0]
 
@@ -146,12 +148,23 @@ def _read_frozen(
     manifest = read_manifest(files)
     check_small_files(files, manifest)
     config = Config.read(files, "config.json")
-    spec = manifest.spec
+    spec, longest = manifest.spec, manifest.max_length
     with ThreadPoolExecutor(1) as threads:  # weights are read and summed up without the GIL
-        loading = threads.submit(load_tokenizer, files, spec.vocab_size, spec.num_token_types)
+        load: Callable[[], PairTokenizer] = functools.partial(
+            load_tokenizer, files, spec.vocab_size, spec.num_token_types
+        )
+        with contextlib.suppress(RuntimeError):  # no more threads
+            load = threads.submit(load).result
         packed = read_packed(files, manifest)
-        tokenizer = loading.result()._replace(max_length=manifest.max_length)
+        tokenizer = load()._replace(max_length=longest)
+    check_template(config, spec, tokenizer.template)
+    if longest is not None and longest <= tokenizer.template.num_special:
+        raise ConfigError(
+            f"{files.folder / MANIFEST}: max_length: found {longest}, expected more than the"
+            f" {tokenizer.template.num_special} special tokens of a pair; freeze the model again"
+        )
     saved = _read_saved(files, config)
+    check_nothing_else(files, manifest)
     return Checkpoint(files, spec, Weights({}), tokenizer, saved, config.values, frozen=manifest, packed=packed)
 
 

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from .. import __version__
 from . import spec as specification
 from .errors import ConfigError, ModelNotFoundError, WeightsError
-from .files import ModelFiles, OpenFile
-from .records import RecordError, decode, kinds_of
-from .safetensors import read_header
-from .spec import LARGEST_JSON, ModelSpec
+from .files import ModelFiles, OpenFile, is_plain
+from .records import RecordError, check_kinds, decode, kinds_of
+from .safetensors import StoredTensor, read_header
+from .spec import LARGEST_JSON, HeadStep, LinearStep, ModelSpec, NormStep, ResidualStep
 
 MANIFEST = "numbert-frozen.json"
 CACHE_LINE = 64  # bytes
@@ -36,6 +36,14 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "U16": np.dtype("<u2"),
 }
 AGAIN = "freeze the model again"
+FROZEN_DTYPES = ("float32", "bfloat16", "int8")
+LARGEST_SIZE = 1 << 22
+# The least that a specification may have of each of its numbers, for what kernels and tokens are counted by
+LEAST = {
+    **dict.fromkeys(("vocab_size", "hidden_size", "num_heads", "intermediate_size", "max_positions"), 1),
+    **dict.fromkeys(("num_labels", "embedding_size", "score_terms", "layers_in_group"), 1),
+    **dict.fromkeys(("num_token_types", "first_position", "relative_buckets"), 0),
+}
 
 
 class Variant(NamedTuple):
@@ -45,7 +53,6 @@ class Variant(NamedTuple):
     library: str
     weights: str
     encoder: Any  # records of packed weights, as JSON
-    entries: dict[str, dict[str, str]]  # symbol for each kernel and signature
 
 
 class Described(NamedTuple):
@@ -96,27 +103,95 @@ def read_manifest(files: ModelFiles) -> Manifest:
         raise ConfigError(f"{path}: found no valid JSON ({error}), expected a manifest; {AGAIN}") from error
     if not whole:
         raise ConfigError(f"{path}: found a content that its own SHA-256 does not fit: it is damaged; {AGAIN}")
-    if values["numbert"] != __version__:
-        raise ConfigError(
-            f"{path}: found a model frozen by numbert {values['numbert']}, expected one by {__version__}, as this is:"
-            f" kernels and weights of one do not fit the other; {AGAIN}"
-        )
-    if values["system"] != this_system():
-        raise ConfigError(
-            f"{path}: found a model frozen on {values['system']}, expected one frozen on {this_system()}, as this is;"
-            f" {AGAIN} there"
-        )
+    for what, found, expected in (
+        ("by numbert", values.get("numbert"), __version__),  # kernels and weights of one do not fit the other
+        ("on", values.get("system"), this_system()),
+    ):
+        if found != expected:
+            raise ConfigError(
+                f"{path}: found a model frozen {what} {found!r:.40}, expected one frozen {what} {expected!r}, as this"
+                f" is; {AGAIN} with that"
+            )
     try:
-        kinds = {**kinds_of(specification), "Variant": Variant, "Manifest": Manifest, "Described": Described}
-        described = {name: Described(*entry) for name, entry in values["files"].items()}
-        variants = tuple(Variant(**variant) for variant in values["variants"])
-        spec = decode(values["spec"], kinds, {})
-    except (RecordError, TypeError, KeyError) as error:
+        manifest = _decode(values)
+        check_kinds(manifest, "manifest")
+        _check_names(manifest)
+        check_spec(manifest.spec)
+    except (RecordError, RecursionError) as error:
         raise ConfigError(f"{path}: found what is no manifest ({error}); {AGAIN}") from error
-    return Manifest(
-        values["numbert"], values["system"], values["dtype"], spec, values["max_length"], values["num_parameters"],
-        tuple(values["stored_dtypes"]), variants, described,
-    )  # fmt: skip
+    return manifest
+
+
+def _decode(values: dict[str, Any]) -> Manifest:
+    """Make the records of a manifest, of which nothing has been proven yet."""
+    try:
+        rest = {key: value for key, value in values.items() if key != "sha256"}
+        return Manifest(
+            **{
+                **rest,
+                "spec": decode(rest["spec"], kinds_of(specification), {}),
+                "stored_dtypes": tuple(rest["stored_dtypes"]),
+                "variants": tuple(Variant(**variant) for variant in rest["variants"]),
+                "files": {name: Described(*entry) for name, entry in rest["files"].items()},
+            }
+        )
+    except (AttributeError, KeyError, TypeError) as error:  # keys that are not there, values of another kind
+        raise RecordError(str(error)) from error
+
+
+def _check_names(manifest: Manifest) -> None:
+    """Prove that all files are in the folder or in one in it, and that there are those that must be."""
+    for name in manifest.files:
+        if not all(map(is_plain, name.split("/"))) or name.count("/") > 1:
+            raise RecordError(f"files: found {name!r:.100}, expected names in the folder, or in one in it")
+    if manifest.dtype not in FROZEN_DTYPES:
+        raise RecordError(f"dtype: found {manifest.dtype!r:.40}, expected one of {list(FROZEN_DTYPES)}")
+    for variant in manifest.variants:
+        for name in ("config.json", variant.library, variant.weights):
+            if name not in manifest.files:
+                raise RecordError(f"files: found no {name!r:.100}, expected what is read")
+
+
+def check_spec(spec: ModelSpec) -> None:
+    """Prove that the sizes and rules of a specification are possible, and fit each other.
+
+    Raises
+    ------
+    RecordError
+        When they do not.
+    """
+    for name, least in LEAST.items():
+        _require(least <= getattr(spec, name) <= LARGEST_SIZE, name, getattr(spec, name))
+    reaches = [tokens for rule in spec.layers for tokens in rule.reach or ()]
+    _require(bool(spec.layers), "layers", spec.layers)
+    _require(all(0 <= tokens <= LARGEST_SIZE for tokens in reaches), "layers", reaches)
+    _require(spec.hidden_size % spec.num_heads == 0, "num_heads", spec.num_heads)
+    _require(spec.usable_length >= 1, "max_positions", spec.max_positions)
+    _require(spec.pad_token_id is None or 0 <= spec.pad_token_id < spec.vocab_size, "pad_token_id", spec.pad_token_id)
+    _require(spec.projection in ("before", "after", None), "projection", spec.projection)
+    _require(spec.projection is not None or spec.embedding_size == spec.hidden_size, "projection", spec.projection)
+    _require(spec.convolution is None or spec.convolution.width % 2 == 1, "convolution", spec.convolution)
+    _require(_width_behind(spec.head, spec.hidden_size) == spec.num_labels, "head", spec.head)
+
+
+def _width_behind(steps: tuple[HeadStep, ...], width: int) -> int:
+    """Return the width of the rows behind steps of a head, each of which must take the width of the one before it."""
+    for step in steps:
+        if isinstance(step, LinearStep):
+            _require(step.inputs == width, "head", step)
+            width = step.outputs
+        elif isinstance(step, NormStep):
+            _require(step.width == width, "head", step)
+        elif isinstance(step, ResidualStep):
+            direct = () if step.shortcut is None else (step.shortcut,)
+            _require(_width_behind(step.steps, width) == _width_behind(direct, width), "head", step)
+            width = _width_behind(direct, width)
+    return width
+
+
+def _require(holds: bool, name: str, found: Any) -> None:
+    if not holds:
+        raise RecordError(f"spec.{name}: found {found!r:.100}, which no model has, or which does not fit the rest")
 
 
 def check_small_files(files: ModelFiles, manifest: Manifest) -> None:
@@ -130,6 +205,19 @@ def check_small_files(files: ModelFiles, manifest: Manifest) -> None:
     for name, expected in manifest.files.items():
         if "/" not in name:
             check_file(open_file(files, name), expected)
+
+
+def check_nothing_else(files: ModelFiles, manifest: Manifest) -> None:
+    """Prove that no file was read that is not in the manifest.
+
+    Raises
+    ------
+    ConfigError
+        When one was.
+    """
+    for file in files:
+        if file.path.name not in (MANIFEST, *manifest.files):
+            raise ConfigError(f"{file.path}: found a file that the manifest does not name, expected none; remove it")
 
 
 def open_file(files: ModelFiles, name: str) -> OpenFile:
@@ -185,15 +273,22 @@ def read_weights(file: OpenFile, expected: Described) -> dict[str, NDArray[Any]]
         When it is not what the manifest says, or damaged.
     """
     _check_size(file, expected)
-    tensors = read_header(file)
-    first = min((tensor.start for tensor in tensors), default=0)
-    room = np.empty(file.size + 2 * CACHE_LINE, np.uint8)
-    begin = -(room.ctypes.data + first) % CACHE_LINE
+    room = np.empty(file.size + CACHE_LINE, np.uint8)
+    begin = -room.ctypes.data % CACHE_LINE
     content = room[begin : begin + file.size]
     if file.read_into(content.data, 0) != file.size:
         raise WeightsError(f"{file.path}: found fewer than {file.size} bytes: the file was cut; {AGAIN}")
     _check_sum(file, hashlib.sha256(content.data).hexdigest(), expected)
-    return {
-        tensor.name: content[tensor.start : tensor.stop].view(DTYPES[tensor.dtype]).reshape(tensor.shape)
-        for tensor in tensors
-    }
+    return {tensor.name: _array_of(tensor, content) for tensor in read_header(file)}
+
+
+def _array_of(tensor: StoredTensor, content: NDArray[np.uint8]) -> NDArray[Any]:
+    dtype = DTYPES.get(tensor.dtype)
+    if dtype is None:
+        raise WeightsError(f"{tensor.place}: found dtype {tensor.dtype}, expected one of {list(DTYPES)}; {AGAIN}")
+    array: NDArray[Any] = content[tensor.start : tensor.stop].view(dtype).reshape(tensor.shape)
+    if not array.flags.aligned:
+        raise WeightsError(
+            f"{tensor.place}: found it at byte {tensor.start}, expected a multiple of its numbers' size; {AGAIN}"
+        )
+    return array

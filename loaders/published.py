@@ -32,7 +32,7 @@ from .modules import SETTINGS, Chain, read_modules
 from .names import Names, tensor_table, without_head
 from .spec import Config, ModelSpec
 from .tensors import Headers, Weights, open_weights, read_headers
-from .tokenizer import PairTemplate, PairTokenizer, load_tokenizer
+from .tokenizer import PairTemplate, PairTokenizer, check_template, load_tokenizer
 
 MODULES = (bert, roberta, electra, distilbert, mpnet, modernbert, deberta, deberta_v1, albert, nomic_bert, gte)
 FAMILIES: dict[str, ModuleType] = {model_type: module for module in MODULES for model_type in module.ARCHITECTURES}
@@ -66,7 +66,7 @@ def read_published(files: ModelFiles) -> Published:
     else:
         spec, weights = _read_whole(config, headers, family)
     tokenizer = load_tokenizer(files, spec.vocab_size, spec.num_token_types)
-    _check_template(config, spec, tokenizer.template)
+    check_template(config, spec, tokenizer.template)
     if chain.longest is not None:
         tokenizer = tokenizer._replace(max_length=_check_length(files, chain.longest, tokenizer.template))
     return Published(spec, weights, tokenizer, config, chain)
@@ -124,13 +124,3 @@ def _check_length(files: ModelFiles, longest: int, template: PairTemplate) -> in
         config = Config(files.folder / SETTINGS, {})
         raise config.error("max_seq_length", longest, f"more than the {template.num_special} special tokens of a pair")
     return longest
-
-
-def _check_template(config: Config, spec: ModelSpec, template: PairTemplate) -> None:
-    """Refuse special tokens that leave no position for text, or token types that the model has no row for."""
-    if spec.usable_length <= template.num_special:
-        expected = f"more than the {template.num_special} special tokens of a pair, {spec.first_position} rows unused"
-        raise config.error("max_position_embeddings", spec.max_positions, expected)
-    if max(spec.num_token_types, 1) <= max(template.types):
-        expected = f"at least {max(template.types) + 1}, as the tokenizer gives types 0 to {max(template.types)}"
-        raise config.error("type_vocab_size", spec.num_token_types, expected)

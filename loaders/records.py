@@ -4,8 +4,10 @@ Arrays are not written but named; whoever reads hands them over by name.
 """
 
 import dataclasses
+import functools
+import types
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -52,19 +54,52 @@ def decode(value: Any, kinds: Mapping[str, Callable[..., Any]], arrays: Mapping[
         return tuple(decode(part, kinds, arrays) for part in value)
     if not isinstance(value, dict):
         raise RecordError(f"found {type(value).__name__}, expected a record")
-    if set(value) == {"array"}:
-        if value["array"] not in arrays:
-            raise RecordError(f"found an array {value['array']!r:.100} that is not there")
-        return arrays[value["array"]]
-    if set(value) == {"set"}:
-        return frozenset(value["set"])
-    name = value.get("record")
-    if not isinstance(name, str) or name not in kinds:
-        raise RecordError(f"found a record {name!r:.100}, expected one of {sorted(kinds)}")
     try:
-        return kinds[name](**{key: decode(part, kinds, arrays) for key, part in value.items() if key != "record"})
-    except TypeError as error:  # fields that the record does not have
-        raise RecordError(f"{name}: {error}") from error
+        if set(value) == {"array"}:
+            return arrays[value["array"]]
+        if set(value) == {"set"}:
+            return frozenset(value["set"])
+        fields = {key: decode(part, kinds, arrays) for key, part in value.items() if key != "record"}
+        return kinds[value["record"]](**fields)
+    except (KeyError, TypeError) as error:  # a name that is none, an array or record that is not there, its fields
+        raise RecordError(f"found {value!r:.100}: {error}, expected a record") from error
+
+
+def check_kinds(record: Any, place: str) -> None:
+    """Prove that each field of a record, and of all within, is of the kind that its annotation says.
+
+    Raises
+    ------
+    RecordError
+        When one is not; the message begins with the place.
+    """
+    of: Any = type(record)
+    for field, kind in _annotations(of).items():
+        value = getattr(record, field)
+        if not _is_of(value, kind):
+            raise RecordError(f"{place}.{field}: found {value!r:.100}, expected {getattr(kind, '__name__', kind)}")
+
+
+@functools.cache
+def _annotations(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    if kind is Any:
+        return True
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return any(_is_of(value, part) for part in parts)
+    if type(value) is not (origin or kind):
+        return False
+    if origin is dict:
+        return all(_is_of(key, parts[0]) and _is_of(part, parts[1]) for key, part in value.items())
+    if origin is frozenset or parts[1:] == (...,):
+        return all(_is_of(part, parts[0]) for part in value)
+    if origin is tuple:
+        return len(value) == len(parts) and all(map(_is_of, value, parts))
+    return not _is_kind(kind) or all(_is_of(getattr(value, name), part) for name, part in _annotations(kind).items())
 
 
 def kinds_of(*modules: Any) -> dict[str, Any]:

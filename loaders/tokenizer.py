@@ -18,7 +18,7 @@ from .borders import keeps_borders
 from .errors import ConfigError, TokenizerError
 from .expansion import NO_WORDS, Growth, check_growth, measure_growth
 from .files import ModelFiles
-from .spec import Config
+from .spec import Config, ModelSpec
 
 Result = TypeVar("Result")
 BERTS_SPECIAL = {name: f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")}
@@ -118,6 +118,22 @@ def load_tokenizer(files: ModelFiles, vocab_size: int, num_token_types: int) -> 
     pad_token = _special_token(config, "pad") if "pad_token" in config.values else None
     borders = _guard(path, lambda: keeps_borders(tokenizer, words))
     return PairTokenizer(tokenizer, template, limit, path, pad_token, growth, borders)
+
+
+def check_template(config: Config, spec: ModelSpec, template: PairTemplate) -> None:
+    """Refuse special tokens that leave no position for text, or token types that the model has no row for.
+
+    Raises
+    ------
+    ConfigError
+        When there are such.
+    """
+    if spec.usable_length <= template.num_special:
+        expected = f"more than the {template.num_special} special tokens of a pair, {spec.first_position} rows unused"
+        raise config.error("max_position_embeddings", spec.max_positions, expected)
+    if max(spec.num_token_types, 1) <= max(template.types):
+        expected = f"at least {max(template.types) + 1}, as the tokenizer gives types 0 to {max(template.types)}"
+        raise config.error("type_vocab_size", spec.num_token_types, expected)
 
 
 def _make_tokenizer(files: ModelFiles, config: Config) -> tuple[Path, Tokenizer]:

@@ -13,8 +13,8 @@ from numbert.engine.backend import Backend, Blocks
 from numbert.engine.encoder import forward
 from numbert.kernels.cpu import compiled as cpu
 from numbert.kernels.cpu.disentangled import BLOCK
+from numbert.kernels.cpu.packed import ACTIVATIONS
 from numbert.kernels.cpu.panels import round_up
-from numbert.kernels.cpu.vector_math import ACTIVATIONS
 from numbert.kernels.cuda import blocks as cuda
 from numbert.kernels.parameters import (
     Attention,

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,13 +41,6 @@ LINK = (
     "-shared", "-nostartfiles", "-s", "-Wl,-z,text", "-Wl,-z,now", "-Wl,-z,relro", "-Wl,-z,noexecstack",
     "-Wl,--gc-sections", "-Wl,--build-id=none", "-Wl,--no-undefined",
 )  # fmt: skip
-
-
-class Exported(NamedTuple):
-    """What the process of an instruction set has written, beside object file and weights."""
-
-    encoder: Any
-    entries: dict[str, dict[str, str]]
 
 
 def freeze(
@@ -145,14 +138,14 @@ def _write(
     variants: list[dict[str, Any]] = []
     shared: dict[str, str] = {}  # files of weights by what is in them
     for isa in instruction_sets:
-        exported = _export_elsewhere(checkpoint.folder, scratch, isa, dtype)
+        encoder = _export_elsewhere(checkpoint.folder, scratch, isa, dtype)
         _link(linker, scratch / f"{isa}.o", made / "kernels" / f"{isa}.so")
         weights = f"weights/{isa}.safetensors"
         shutil.move(scratch / f"{isa}.safetensors", made / weights)
         same = shared.setdefault(_sha256(made / weights), weights)
         if same != weights:
             (made / weights).unlink()
-        variants.append({"isa": isa, "library": f"kernels/{isa}.so", "weights": same, **exported._asdict()})
+        variants.append({"isa": isa, "library": f"kernels/{isa}.so", "weights": same, "encoder": encoder})
     values = {
         "numbert": __version__,
         "system": this_system(),
@@ -205,7 +198,8 @@ def target_of(isa: str) -> tuple[str, str]:
     return ("generic" if is_arm() else "x86-64"), features
 
 
-def _export_elsewhere(model: Path, scratch: Path, isa: str, dtype: str) -> Exported:
+def _export_elsewhere(model: Path, scratch: Path, isa: str, dtype: str) -> Any:
+    """Let a process write object file and weights; return the records of the weights."""
     cpu, features = target_of(isa)
     package_parent = str(Path(sys.modules[PACKAGE].__file__ or "").absolute().parents[1])
     environment = {
@@ -223,7 +217,7 @@ def _export_elsewhere(model: Path, scratch: Path, isa: str, dtype: str) -> Expor
         raise BackendError(
             f"freeze: compiling for {isa} ended with {done.returncode}: {done.stderr.strip()[-800:]}; see the last line"
         )
-    return Exported(**json.loads((scratch / f"{isa}.json").read_text("utf-8")))
+    return json.loads((scratch / f"{isa}.json").read_text("utf-8"))
 
 
 def export_here(model: str, scratch: str, isa: str, dtype: str) -> None:
@@ -237,16 +231,13 @@ def export_here(model: str, scratch: str, isa: str, dtype: str) -> None:
     counter = np.zeros(1, np.int64)  # of a team: one thread alone does not wait
     compiled.KERNELS.arrive(counter)
     compiled.KERNELS.await_arrivals(counter, 1, 1)
-    entries, code = export(compiled.KERNELS, *target_of(isa))
-    by_kernel: dict[str, dict[str, str]] = {}
-    for entry in entries:
-        by_kernel.setdefault(entry.kernel, {})[entry.signature] = entry.symbol
+    code = export(compiled.KERNELS, *target_of(isa))
     arrays = _Arrays()
     records = encode(encoder._scorer.runner.encoder, arrays.name)
     place = Path(scratch)
     (place / f"{isa}.o").write_bytes(code)
     arrays.write(place / f"{isa}.safetensors")
-    (place / f"{isa}.json").write_text(json.dumps({"encoder": records, "entries": by_kernel}), "utf-8")
+    (place / f"{isa}.json").write_text(json.dumps(records), "utf-8")
 
 
 class _Arrays:

@@ -9,29 +9,21 @@ numba 0.61 to 0.68. Tests hold the scores of frozen models, bit for bit, against
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core.typing.templates import Signature
 
-from .frozen import signature_of_array, signature_of_record
+from .frozen import signature_of_array, signature_of_record, symbol_of
 from .workspace import Kernels
 
 WORD, POINTER, STATUS = ir.IntType(64), ir.PointerType(), ir.IntType(32)
 
 
-class Entry(NamedTuple):
-    """A kernel as it was compiled for arguments of some types."""
-
-    kernel: str  # its name in Kernels
-    signature: str  # of its arguments; frozen.py reads it off the arguments of a call
-    symbol: str  # of its entry
-
-
-def export(kernels: Kernels, cpu: str, features: str) -> tuple[list[Entry], bytes]:
-    """Return the entries of all kernels that have been compiled, and an object file with them and nothing else.
+def export(kernels: Kernels, cpu: str, features: str) -> bytes:
+    """Return an object file with the entries of all kernels that have been compiled, and nothing else.
 
     Parameters
     ----------
@@ -40,28 +32,25 @@ def export(kernels: Kernels, cpu: str, features: str) -> tuple[list[Entry], byte
     cpu, features : str
         What LLVM is to compile for: its name of a processor, and features in LLVM's form ("+avx2,+fma").
     """
-    entries: list[Entry] = []
+    entries: set[str] = set()
     together = llvm.parse_assembly(f'target triple = "{llvm.get_process_triple()}"')
     wrappers = ir.Module("entries")
     for name, kernel in vars(kernels).items():
-        seen: set[str] = set()
         for arguments, compiled in getattr(kernel, "overloads", {}).items():
             if any(isinstance(kind, types.Literal) for kind in arguments):  # for another kernel, which has it inside
                 continue
             signature = ",".join(map(_signature, arguments))
-            if signature in seen:  # arrays that may be written and such that may not are of two types for Numba only
+            symbol = symbol_of(kernels.isa.name, name, signature)
+            if symbol in entries:  # arrays that may be written and such that may not are of two types for Numba only
                 continue
-            seen.add(signature)
-            symbol = f"numbert_{name}_{len(seen)}"
-            entries.append(Entry(name, signature, symbol))
+            entries.add(symbol)
             together.link_in(llvm.parse_assembly(str(compiled.library._final_module)))
             _wrap(wrappers, symbol, compiled.fndesc.llvm_func_name, compiled.signature)
     together.link_in(llvm.parse_assembly(str(wrappers)))
-    exported = {entry.symbol for entry in entries}
     for value in (*together.functions, *together.global_variables):
-        if not value.is_declaration and value.name not in exported:
+        if not value.is_declaration and value.name not in entries:
             value.linkage = "internal"
-    return entries, _compile(together, cpu, features)
+    return _compile(together, cpu, features)
 
 
 def _compile(module: Any, cpu: str, features: str) -> bytes:

@@ -1,13 +1,17 @@
 """Kernels out of a shared library that export.py and a linker made: neither Numba nor LLVM is in the process.
 
+The symbol of a kernel says what it is for, and a library is asked for it when it is first called: what was made for
+other arguments or for another instruction set has another symbol, and is not found.
+
 A kernel is called by ctypes, which lets other threads run meanwhile, with the address of the words of its arguments;
 export.py says what they are. Those of weights are worked out once, those of buffers while these are the same objects.
 """
 
 import ctypes
+import hashlib
 import struct
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -32,6 +36,11 @@ def signature_of_record(name: str, fields: Iterable[str]) -> str:
     return f"{name}({','.join(fields)})"
 
 
+def symbol_of(isa: str, kernel: str, signature: str) -> str:
+    """Return the symbol of a kernel that was compiled for an instruction set and for arguments of a signature."""
+    return f"numbert_{kernel}_{hashlib.sha256(f'{isa} {signature}'.encode()).hexdigest()[:16]}"
+
+
 class Library:
     """The kernels of a shared library.
 
@@ -39,14 +48,21 @@ class Library:
     ----------
     path : str
         Of the library. Whoever calls has seen that it is what was made, and that the processor has what it needs.
-    entries : mapping
-        For the name of each kernel, the symbol for each signature.
     isa : InstructionSet
         That it was compiled for.
+    error : type
+        The class of what is raised when it cannot be loaded, or lacks a kernel.
     """
 
-    def __init__(self, path: str, entries: Mapping[str, Mapping[str, str]], isa: InstructionSet) -> None:
-        self._library = ctypes.CDLL(path)
+    def __init__(self, path: str, isa: InstructionSet, error: type[Exception]) -> None:
+        self._path, self._isa, self._error = path, isa.name, error
+        try:
+            self._library = ctypes.CDLL(path)
+        except OSError as problem:
+            raise error(
+                f"{path}: found a library that cannot be loaded ({problem}), expected one that fits this system;"
+                " freeze the model again, on a system like this one"
+            ) from problem
         # The words of objects by their id: of arrays as long as they are there, of others for good
         self._known: dict[int, Words] = {id(number): ("int", INTEGER(number)) for number in SMALL}
         self._known[id(None)] = "None", b""
@@ -57,7 +73,8 @@ class Library:
         self._arrays: dict[tuple[Any, ...], str] = {}  # signatures of arrays by dtype and number of dimensions
         self._records: dict[tuple[Any, ...], str] = {}  # signatures of records by their class and those of the fields
         names = [name for name in Kernels.__dataclass_fields__ if name != "isa"]
-        self.kernels = Kernels(isa, *(self._kernel(name, entries.get(name, {})) for name in names))
+        self.kernels = Kernels(isa, *map(self._kernel, names))
+        self._find("arrive", (signature_of_array("int64", 1),))  # which each has: that of another set is told now
 
     def hold(self, record: Any) -> None:
         """Keep the words of weights, of this record and of all records within, as long as the library is there."""
@@ -68,22 +85,32 @@ class Library:
                 self._held.append(record)
                 self._known[id(record)] = self._describe(record)
 
-    def _kernel(self, name: str, symbols: Mapping[str, str]) -> Callable[..., int]:
+    def _kernel(self, name: str) -> Callable[..., int]:
         functions: dict[tuple[str, ...], Any] = {}
-        for written, symbol in symbols.items():
-            functions[tuple(split_signature(written))] = function = getattr(self._library, symbol)
-            function.argtypes, function.restype = [ctypes.c_char_p], ctypes.c_int64
         known, describe, join = self._known.get, self._describe, b"".join
 
         def call(*arguments: Any) -> int:
             parts = [known(id(argument)) or describe(argument) for argument in arguments]
-            function = functions.get(tuple([part[0] for part in parts]))
+            signature = tuple([part[0] for part in parts])
+            function = functions.get(signature)
             if function is None:
-                raise TypeError(f"{name}: found {[part[0] for part in parts]}, expected one of {list(symbols)}")
+                functions[signature] = function = self._find(name, signature)
             result: int = function(join([part[1] for part in parts]))
             return result
 
         return call
+
+    def _find(self, kernel: str, signature: tuple[str, ...]) -> Any:
+        symbol = symbol_of(self._isa, kernel, ",".join(signature))
+        try:
+            function = self._library[symbol]
+        except AttributeError as problem:
+            raise self._error(
+                f"{self._path}: found no kernel {symbol}, expected {kernel} of {', '.join(signature)} for {self._isa};"
+                " freeze the model again"
+            ) from problem
+        function.argtypes, function.restype = [ctypes.c_char_p], ctypes.c_int64
+        return function
 
     def _describe(self, argument: Any) -> Words:
         """Find the signature and the words of an argument."""
@@ -140,18 +167,6 @@ class _Reference(weakref.ref[np.ndarray[Any, Any]]):
 
     __slots__ = ("key",)
     key: int
-
-
-def split_signature(signature: str) -> list[str]:
-    """Return the signatures of the single arguments."""
-    parts, depth = [""], 0
-    for letter in signature:
-        depth += (letter == "(") - (letter == ")")
-        if letter == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return parts
 
 
 def _is_argument(record: Any) -> bool:

@@ -31,6 +31,11 @@ class InstructionSet(NamedTuple):
         """Rows that are computed together with all panels of a weight; 96 where AMX is: whole tiles of AMX too."""
         return 8 * self.tile_rows
 
+    @property
+    def int8_depth(self) -> int:
+        """What the inputs of an int8 layer are filled up to a multiple of: whole registers of AMX."""
+        return 64 if self.amx else self.tile_width
+
 
 # The tile is two vectors wide everywhere: tile_rows x 2 accumulators, 2 vectors of B and 1 of A must fit the registers;
 # on NEON, 1 of each row of A.

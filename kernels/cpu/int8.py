@@ -47,7 +47,6 @@ from .view import Rows, View, from_row, move, take_apart
 SHORT_VECTOR = ir.VectorType(ir.IntType(16), 2 * LANES)
 SHIFT = 128 if ISA.int8 == "dot" and not ISA.neon else 0
 BYTE_VECTOR = ir.VectorType(ir.IntType(8), 4 * LANES)
-DEPTH = amx.SIDE * 4 if ISA.amx else TILE_WIDTH  # K' is a multiple of it in panels
 
 
 def pack_int8(layer: Linear) -> Int8Linear:
@@ -55,7 +54,7 @@ def pack_int8(layer: Linear) -> Int8Linear:
     weight, bias = fill_up_linear(layer)
     numbers, scale = quantize(weight)
     start = numbers.sum(axis=1, dtype=int32) * int32(-SHIFT)
-    padding = -numbers.shape[1] % DEPTH
+    padding = -numbers.shape[1] % ISA.int8_depth
     if padding:  # of AMX registers. The numbers that the zeros meet can be any: whole numbers have no NaN
         numbers = np.pad(numbers, ((0, 0), (0, padding)))
     return Int8Linear(make_panels(numbers), bias, scale, start)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..parameters import Positions, WordTable
 
 Floats = NDArray[float32]
+ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu", "tanh", "sigmoid")
 POOLINGS = ("mean", "mean_sqrt", "weighted_mean", "max")  # those that are computed; "first" and "last" pick rows
 
 # ---- layers

@@ -31,6 +31,7 @@ from .int8 import pack_int8
 from .isa import ISA, TILE_WIDTH
 from .memory import aligned_empty
 from .packed import (
+    ACTIVATIONS,
     AttentionWeights,
     EmbeddingWeights,
     HeadWeights,
@@ -45,7 +46,6 @@ from .packed import (
     ScoreRule,
 )
 from .panels import fill_up, round_up
-from .vector_math import ACTIVATIONS
 
 
 def pack_linear(layer: Linear, precision: str) -> PackedLinear:

@@ -4,9 +4,9 @@ The errors stated are the largest against float64 over the whole useful range; t
 """
 
 from .jit import inlined
+from .packed import ACTIVATIONS
 from .simd import Vector, absolute, fma, maximum, minimum, nearest, power_of_two, select_less
 
-ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu", "tanh", "sigmoid")
 GELU, GELU_TANH, RELU, SILU, TANH, SIGMOID = range(len(ACTIVATIONS))
 
 
