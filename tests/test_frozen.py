@@ -747,7 +747,8 @@ def test_the_form_of_packed_weights_is_what_packing_makes_of_the_specification(n
         check_form(encoder, model.spec, dtype, isa)
         for path, part in parts_of(encoder):
             array = isinstance(part, np.ndarray)
-            others = [part[:-1], part[None], part.view(np.uint8), (part, part)] if array else [-7, "seven", 0.7, (), None]
+            of_array = [part[:-1], part[None], part.view(np.uint8), (part, part)] if array else []
+            others = of_array or [-7, "seven", 0.7, (), None]
             for other in others:
                 if array or other is not part:
                     with pytest.raises(WeightsError, match=r"^frozen weights: encoder"):
