@@ -706,6 +706,20 @@ def test_a_frozen_model_of_the_hub_is_refused(frozen, tmp_path):
         CrossEncoder("some/one", cache_folder=tmp_path, local_files_only=True)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "high", 5])
+def test_a_dtype_that_is_not_frozen_is_refused(spoilt, elsewhere, dtype):
+    edit_manifest(spoilt, lambda values: values.update(dtype=dtype))
+    elsewhere.refuses(spoilt, "ConfigError", MANIFEST, f"dtype: found {dtype!r}")
+
+
+@pytest.mark.parametrize("place", ["config.json", "library", "weights"])
+def test_what_is_read_must_be_in_the_manifest(spoilt, elsewhere, place):
+    manifest = json.loads((spoilt / MANIFEST).read_text())
+    name = manifest["variants"][0].get(place, place)
+    edit_manifest(spoilt, lambda values: values["files"].pop(name))
+    elsewhere.refuses(spoilt, "ConfigError", MANIFEST, f"files: found no {name!r}")
+
+
 def test_a_max_length_without_room_for_text_is_refused(spoilt, elsewhere):
     edit_manifest(spoilt, lambda values: values.update(max_length=3))
     elsewhere.refuses(spoilt, "ConfigError", "max_length: found 3, expected more than the 3 special tokens")
@@ -748,9 +762,8 @@ def test_the_form_of_packed_weights_is_what_packing_makes_of_the_specification(n
         for path, part in parts_of(encoder):
             array = isinstance(part, np.ndarray)
             of_array = [part[:-1], part[None], part.view(np.uint8), (part, part)] if array else []
-            others = of_array or [-7, "seven", 0.7, (), None]
-            for other in others:
-                if array or other is not part:
+            for other in of_array or [-7, "seven", 0.7, (), None]:
+                if other is not part:
                     with pytest.raises(WeightsError, match=r"^frozen weights: encoder"):
                         check_form(with_part(encoder, path, other), model.spec, dtype, isa)
 
@@ -793,12 +806,13 @@ def test_tensors_that_begin_in_the_middle_of_a_number_are_refused(spoilt, elsewh
     length = struct.unpack("<Q", path.read_bytes()[:8])[0]
     header, data = json.loads(path.read_bytes()[8 : 8 + length]), path.read_bytes()[8 + length :]
     for entry in header.values():
-        entry["data_offsets"] = [offset + 1 for offset in entry["data_offsets"]]
-    header["odd"] = {"dtype": "I8", "shape": [1], "data_offsets": [0, 1]}
+        entry["data_offsets"] = [offset + 2 for offset in entry["data_offsets"]]
+    header["odd"] = {"dtype": "U16", "shape": [1], "data_offsets": [0, 2]}
     text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + b"\0" + data)
+    text += b" " * (-len(text) % 64)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + b"\0\0" + data)
     describe_again(spoilt, str(path.relative_to(spoilt)))
-    elsewhere.refuses(spoilt, "WeightsError", "tensor ")
+    elsewhere.refuses(spoilt, "WeightsError", "found it at byte ", "expected a multiple of its numbers' size")
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
