@@ -112,7 +112,7 @@ def load_frozen(checkpoint: Checkpoint, manifest: Manifest, backend: str, dtype:
     packed: Packed = checkpoint.packed
     try:
         encoder: Encoder = decode(packed.variant.encoder, KINDS, packed.arrays)
-    except RecordError as error:
+    except (RecordError, RecursionError) as error:
         raise ConfigError(f"{checkpoint.folder}: {error}; freeze the model again") from error
     check_form(encoder, manifest.spec, manifest.dtype, KNOWN[packed.library.isa])
     return FrozenBackend(packed.library, manifest.dtype, encoder), encoder

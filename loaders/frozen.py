@@ -130,7 +130,7 @@ def _decode(values: dict[str, Any]) -> Manifest:
             **{
                 **rest,
                 "spec": decode(rest["spec"], kinds_of(specification), {}),
-                "stored_dtypes": tuple(rest["stored_dtypes"]),
+                "stored_dtypes": decode(rest["stored_dtypes"], {}, {}),
                 "variants": tuple(Variant(**variant) for variant in rest["variants"]),
                 "files": {name: Described(*entry) for name, entry in rest["files"].items()},
             }

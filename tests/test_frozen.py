@@ -961,9 +961,22 @@ def test_a_specification_that_no_model_has_is_refused(rules):
         check_spec(replace(SPEC, **rules))
 
 
-def test_every_field_of_a_manifest_is_needed(spoilt, elsewhere):
+def test_every_field_of_a_manifest_is_needed_and_of_its_kind(spoilt, elsewhere):
     before = (spoilt / MANIFEST).read_text()
     for name in Manifest._fields:
+        for odd in (None, 0.5, "x", ["x", 5], {"x": 5}, {"x": "y"}, {"x": [1, 2]}):
+            if name != "max_length" or odd is not None:
+                edit_manifest(spoilt, lambda values, name=name, odd=odd: values.update({name: odd}))
+                elsewhere.refuses(spoilt, "ConfigError", MANIFEST)
+        (spoilt / MANIFEST).write_text(before)
         edit_manifest(spoilt, lambda values, name=name: values.pop(name))
         elsewhere.refuses(spoilt, "ConfigError", MANIFEST)
         (spoilt / MANIFEST).write_text(before)
+
+
+@pytest.mark.parametrize("path", [("spec",), ("spec", "layers"), ("variants", 0, "encoder"), ("files",), ("dtype",)])
+@pytest.mark.parametrize("depth", [100, 300, 600, 900])
+def test_records_that_are_nested_deeply_are_refused(spoilt, elsewhere, path, depth):
+    nested = functools.reduce(lambda inner, _: [inner], range(depth), 5)
+    edit_manifest(spoilt, lambda values: put(values, path, nested))
+    assert elsewhere.score(spoilt).get("error") in ("ConfigError", "WeightsError")
