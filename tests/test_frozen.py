@@ -804,6 +804,21 @@ def test_each_array_must_be_as_the_specification_has_it(spoilt, elsewhere, first
         weights_of(spoilt).write_bytes(kept)
 
 
+def test_a_tokenizer_that_leaves_no_position_for_text_is_refused(frozen, tmp_path, elsewhere):
+    folder = Path(shutil.copytree(frozen("tiny-reranker"), tmp_path / "short"))
+    embedding = json.loads((folder / MANIFEST).read_text())["variants"][0]["encoder"]["embedding"]
+    name = embedding["place"]["array"]
+    edit_weights(folder, lambda tensors: tensors.update({name: tensors[name][: 2 * 3]}))
+
+    def shorten(values: dict[str, Any]) -> None:
+        values["spec"]["max_positions"] = values["variants"][0]["encoder"]["embedding"]["positions"] = 3
+
+    edit_manifest(folder, shorten)
+    elsewhere.refuses(
+        folder, "ConfigError", "max_position_embeddings: found 3, expected more than the 3 special tokens"
+    )
+
+
 def test_tensors_that_begin_in_the_middle_of_a_number_are_refused(spoilt, elsewhere):
     path = weights_of(spoilt)
     length = struct.unpack("<Q", path.read_bytes()[:8])[0]
