@@ -52,8 +52,6 @@ def decode(value: Any, kinds: Mapping[str, Callable[..., Any]], arrays: Mapping[
         return value
     if isinstance(value, list):
         return tuple(decode(part, kinds, arrays) for part in value)
-    if not isinstance(value, dict):
-        raise RecordError(f"found {type(value).__name__}, expected a record")
     try:
         if set(value) == {"array"}:
             return arrays[value["array"]]

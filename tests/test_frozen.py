@@ -886,7 +886,7 @@ def attack(folder: Path, elsewhere: Elsewhere, draw: Any) -> None:
             path = draw(st.sampled_from(draw(st.sampled_from([paths, spec]))))
             odd = draw(st.sampled_from(ODD) | st.sampled_from(paths).map(lambda other: get(json.loads(before), other)))
             try:
-                put(values, path, odd)
+                put(values, path, copy.deepcopy(odd))  # which may be changed in turn
             except (IndexError, KeyError, TypeError):  # what was changed before has taken its place
                 continue
         (folder / MANIFEST).write_text(json.dumps({**values, "sha256": checksum(values)}))
@@ -943,6 +943,8 @@ def test_a_record_is_what_its_annotations_say():
             put(wrong, path, {"set": [0.5]})  # of which there is none
             with pytest.raises(RecordError):
                 check_kinds(decode(wrong, kinds_of(specification), {}), "spec")
+    with pytest.raises(TypeError, match="^no record: object$"):
+        encode((1, object()), str)
 
 
 SPEC = make_spec(48, 3, 97, 2, 2)
