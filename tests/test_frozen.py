@@ -943,7 +943,7 @@ def test_a_record_is_what_its_annotations_say():
             put(wrong, path, {"set": [0.5]})  # of which there is none
             with pytest.raises(RecordError):
                 check_kinds(decode(wrong, kinds_of(specification), {}), "spec")
-    with pytest.raises(TypeError, match="^no record: object$"):
+    with pytest.raises(TypeError, match=r"^no record: object$"):
         encode((1, object()), str)
 
 
