@@ -765,7 +765,8 @@ def test_the_form_of_packed_weights_is_what_packing_makes_of_the_specification(n
         for path, part in parts_of(encoder):
             array = isinstance(part, np.ndarray)
             of_array = [part[:-1], part[None], part.view(np.uint8), (part, part)] if array else []
-            for other in of_array or [-7, "seven", 0.7, (), None]:
+            equal = [float(part)] if isinstance(part, int) else []  # but of another type
+            for other in of_array or [-7, "seven", 0.7, (), None, *equal]:
                 if other is not part:
                     with pytest.raises(WeightsError, match=r"^frozen weights: encoder"):
                         check_form(with_part(encoder, path, other), model.spec, dtype, isa)
@@ -802,6 +803,19 @@ def test_each_array_must_be_as_the_specification_has_it(spoilt, elsewhere, first
         result = elsewhere.score(spoilt)
         assert result.get("error") == "WeightsError", (name, result)
         weights_of(spoilt).write_bytes(kept)
+
+
+def test_rules_that_are_not_computed_and_missing_layers_are_refused():
+    model = CrossEncoder(GOLDENS / RICH, backend="cpu", num_threads=1)
+    encoder, spec, isa = model._scorer.runner.encoder, model.spec, KNOWN[BEST[0]]
+    pooled = encoder._replace(pooling="median", head=encoder.head._replace(pooling="median"))
+    for encoder_, spec_, message in (
+        (encoder._replace(layers=encoder.layers[:-1]), spec, "encoder.layers: found tuple"),
+        (pooled, replace(spec, pooling="median"), "pooling: found 'median', expected "),
+        (encoder, replace(spec, activation="swoosh"), "activation: found 'swoosh', expected "),
+    ):
+        with pytest.raises(WeightsError, match=f"^frozen weights: {message}"):
+            check_form(encoder_, spec_, "float32", isa)
 
 
 def test_a_tokenizer_that_leaves_no_position_for_text_is_refused(frozen, tmp_path, elsewhere):
