@@ -810,7 +810,7 @@ def test_rules_that_are_not_computed_and_missing_layers_are_refused():
     encoder, spec, isa = model._scorer.runner.encoder, model.spec, KNOWN[BEST[0]]
     pooled = encoder._replace(pooling="median", head=encoder.head._replace(pooling="median"))
     for encoder_, spec_, message in (
-        (encoder._replace(layers=encoder.layers[:-1]), spec, "encoder.layers: found tuple"),
+        (encoder._replace(layers=encoder.layers[:-1]), spec, "encoder.layers: found 'tuple', expected 'tuple of "),
         (pooled, replace(spec, pooling="median"), "pooling: found 'median', expected "),
         (encoder, replace(spec, activation="swoosh"), "activation: found 'swoosh', expected "),
     ):
