@@ -32,7 +32,7 @@ from .drop_in import options
 from .drop_in.deprecated import accept_old_call, accept_old_constructor, warn_once
 from .drop_in.prompts import Prompts, check_prompts
 from .errors import InputError, InputTypeError
-from .frozen import read_packed
+from .frozen import open_packed
 from .inputs import (
     Pair,
     check_count,
@@ -169,7 +169,7 @@ class CrossEncoder:
         max_length = options.max_length_from(processor_kwargs, max_length)
         threads = usable_cores() if num_threads is None else check_threads(num_threads)
         with load_checkpoint(
-            model_name_or_path, read_packed=read_packed,
+            model_name_or_path, open_packed=open_packed,
             cache_folder=cache_folder, revision=revision, local_files_only=local_files_only, token=token,
         ) as checkpoint:  # fmt: skip
             if num_labels is not None and check_count(num_labels, "num_labels", low=1) != checkpoint.spec.num_labels:

@@ -1,6 +1,7 @@
 """The backend of a frozen model: the blocks of the cpu backend, with kernels and weights out of its folder."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,8 +71,8 @@ class FrozenBackend:
         return make_team(self.KERNELS, size)
 
 
-def read_packed(files: ModelFiles, manifest: Manifest) -> Packed:
-    """Read the weights of a frozen model for the best instruction set that this processor has, and see to its kernels.
+def open_packed(files: ModelFiles, manifest: Manifest) -> Callable[[], Packed]:
+    """Choose the best variant for this processor, see to its kernels, and return what reads its weights.
 
     Raises
     ------
@@ -84,7 +85,7 @@ def read_packed(files: ModelFiles, manifest: Manifest) -> Packed:
     library, weights = (open_file(files, name) for name in (variant.library, variant.weights))
     check_file(library, manifest.files[variant.library])
     place = LibraryPlace(str(library.path.resolve()), variant.isa, manifest.files[variant.library])
-    return Packed(variant, place, read_weights(weights, manifest.files[variant.weights]))
+    return lambda: Packed(variant, place, read_weights(weights, manifest.files[variant.weights]))
 
 
 def load_frozen(checkpoint: Checkpoint, manifest: Manifest, backend: str, dtype: str) -> tuple[FrozenBackend, Encoder]:

@@ -10,7 +10,6 @@ No file is a pickle, none is fetched from elsewhere than the hub, and none runs 
 """
 
 import contextlib
-import functools
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
@@ -53,7 +52,7 @@ class Checkpoint(NamedTuple):
     config: dict[str, Any]  # config.json as it is
     chain: Chain = Chain()
     frozen: Manifest | None = None  # of a frozen model, which has no weights but those that are packed
-    packed: Any = None  # what `read_packed` returned
+    packed: Any = None  # kernels and weights, as `open_packed` has them read
 
     @property
     def folder(self) -> Path:
@@ -89,7 +88,7 @@ class Checkpoint(NamedTuple):
 def load_checkpoint(
     name: str | os.PathLike[str] | None,
     *,
-    read_packed: Callable[[ModelFiles, Manifest], Any] = lambda files, manifest: None,
+    open_packed: Callable[[ModelFiles, Manifest], Callable[[], Any]] = lambda files, manifest: lambda: None,
     **hub_options: Any,
 ) -> Checkpoint:
     """Find, read and check a model.
@@ -98,8 +97,8 @@ def load_checkpoint(
     ----------
     name, **hub_options
         Those of `source.find_folder`.
-    read_packed : callable
-        Reads kernels and weights of a frozen model, while its tokenizer is read.
+    open_packed : callable
+        Opens kernels and weights of a frozen model, and returns what reads them, while its tokenizer is made.
 
     Raises
     ------
@@ -115,7 +114,7 @@ def load_checkpoint(
     files = ModelFiles(find_folder(name, **hub_options))
     try:
         if MANIFEST in files:
-            return _read_frozen(files, read_packed, is_local=is_local)
+            return _read_frozen(files, open_packed, is_local=is_local)
         return _read(files)
     except BaseException:
         files.close()
@@ -137,7 +136,7 @@ def _reads_published() -> bool:
 
 
 def _read_frozen(
-    files: ModelFiles, read_packed: Callable[[ModelFiles, Manifest], Any], *, is_local: bool
+    files: ModelFiles, open_packed: Callable[[ModelFiles, Manifest], Callable[[], Any]], *, is_local: bool
 ) -> Checkpoint:
     """Read a frozen model."""
     if not is_local:
@@ -149,14 +148,12 @@ def _read_frozen(
     check_small_files(files, manifest)
     config = Config.read(files, "config.json")
     spec, longest = manifest.spec, manifest.max_length
-    with ThreadPoolExecutor(1) as threads:  # weights are read and summed up without the GIL
-        load: Callable[[], PairTokenizer] = functools.partial(
-            load_tokenizer, files, spec.vocab_size, spec.num_token_types
-        )
+    read = open_packed(files, manifest)
+    with ThreadPoolExecutor(1) as threads:  # reading leaves the GIL at once, and making a tokenizer keeps it
         with contextlib.suppress(RuntimeError):  # no more threads
-            load = threads.submit(load).result
-        packed = read_packed(files, manifest)
-        tokenizer = load()._replace(max_length=longest)
+            read = threads.submit(read).result
+        tokenizer = load_tokenizer(files, spec.vocab_size, spec.num_token_types)._replace(max_length=longest)
+        packed = read()
     check_template(config, spec, tokenizer.template)
     if longest is not None and longest <= tokenizer.template.num_special:
         raise ConfigError(
