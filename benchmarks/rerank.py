@@ -110,7 +110,8 @@ def _pin_threads(threads: int) -> None:
 
 def run(arguments: argparse.Namespace, checkpoint: Checkpoint, header: list[str]) -> dict[str, Any]:
     """Check and time everything, print it, and return what was found and on which machine."""
-    max_length = min(checkpoint.tokenizer.max_length or checkpoint.spec.max_positions, checkpoint.spec.max_positions)
+    usable = checkpoint.spec.usable_length
+    max_length = min(checkpoint.tokenizer.max_length or usable, usable)
     pairs = make_pairs(PAIRS, arguments.words, arguments.lengths)
     lengths = pair_lengths(pairs, checkpoint, max_length)
     peak = peak_gflops_of_a_thread(chains, arguments.threads)
