@@ -105,7 +105,7 @@ def load_checkpoint(
     ModelNotFoundError, ConfigError, WeightsError, TokenizerError
         When anything is not as it must be; nothing is guessed, nothing initialised at random.
     """
-    is_local = name is not None and os.path.isdir(name)
+    is_local = isinstance(name, str | os.PathLike) and os.path.isdir(name)
     if not (is_local and os.path.exists(os.path.join(name or "", MANIFEST))) and not _reads_published():
         raise ModelNotFoundError(
             f"model_name_or_path: found {str(name)!a:.200}, expected the folder of a frozen model, as {PACKAGE} reads"

@@ -21,10 +21,10 @@ COMPILE = """
 import json, sys
 import numpy as np
 from numba import typeof
-from numbert.kernels.cpu import linear, packing, rounding
+from numbert.kernels.cpu import linear, packed, packing
 from numbert.kernels.parameters import Linear
 
-operand = rounding.Operand(np.zeros((96, 200), np.int32), np.zeros(96, np.float32))
+operand = packed.Operand(np.zeros((96, 200), np.int32), np.zeros(96, np.float32))
 rows, out = np.zeros((96, 96), np.float32), np.zeros((96, 64), np.float32)
 assemblies = {}
 for precision in sys.argv[1:]:
