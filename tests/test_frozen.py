@@ -517,7 +517,14 @@ def test_a_linker_that_fails_is_told(tmp_path, monkeypatch):
     with pytest.raises((BackendError, SaveError)):
         freeze.freeze(str(GOLDENS / RICH), tmp_path / "new")
     with pytest.raises(BackendError, match="false found '', expected to link; install gcc"):
-        freeze._link("false", tmp_path / "a.o", tmp_path / "a.so")
+        freeze._link(["false"], tmp_path / "a.o", tmp_path / "a.so")
+
+
+def test_a_compiler_may_be_named_with_arguments(monkeypatch):
+    monkeypatch.setenv("CC", "sh -c 'cc \"$@\"' sh")
+    assert freeze.find_linker() == ["sh", "-c", 'cc "$@"', "sh"]
+    monkeypatch.setenv("CC", "")
+    assert freeze.find_linker() == ["cc"]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ The same model and versions give the same bytes.
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import struct
 import subprocess
@@ -92,8 +93,8 @@ def freeze(
     return target
 
 
-def find_linker() -> str:
-    """Return the command that links: a C compiler's.
+def find_linker() -> list[str]:
+    """Return the command that links: a C compiler's, perhaps with arguments.
 
     Raises
     ------
@@ -102,10 +103,10 @@ def find_linker() -> str:
     """
     if sys.platform != "linux":
         raise BackendError(f"freeze: found {sys.platform}, expected Linux; freeze the model in a container")
-    linker = os.environ.get("CC") or "cc"
-    if shutil.which(linker) is None:
+    linker = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    if shutil.which(linker[0]) is None:
         raise BackendError(
-            f"freeze: found no C compiler {linker!r}, expected one to link with; install gcc (apt-get install gcc"
+            f"freeze: found no C compiler {linker[0]!r}, expected one to link with; install gcc (apt-get install gcc"
             " libc6-dev), or name another by CC"
         )
     return linker
@@ -129,7 +130,12 @@ def check_instruction_sets(names: Sequence[str]) -> list[str]:
 
 
 def _write(
-    checkpoint: Checkpoint, made: Path, scratch: Path, linker: str, dtype: str, instruction_sets: Sequence[str]
+    checkpoint: Checkpoint,
+    made: Path,
+    scratch: Path,
+    linker: Sequence[str],
+    dtype: str,
+    instruction_sets: Sequence[str],
 ) -> None:
     """Write all files of a frozen model."""
     for folder in ("kernels", "weights"):
@@ -175,11 +181,11 @@ def _copy(checkpoint: Checkpoint, made: Path) -> None:
             shutil.copyfile(checkpoint.folder / name, made / name)
 
 
-def _link(linker: str, code: Path, library: Path) -> None:
-    done = subprocess.run([linker, *LINK, "-o", library, code, "-lm"], capture_output=True, text=True, check=False)
+def _link(linker: Sequence[str], code: Path, library: Path) -> None:
+    done = subprocess.run([*linker, *LINK, "-o", library, code, "-lm"], capture_output=True, text=True, check=False)
     if done.returncode:
         raise BackendError(
-            f"freeze: {linker} found {done.stderr.strip()[-500:]!r}, expected to link; install gcc and libc6-dev"
+            f"freeze: {linker[0]} found {done.stderr.strip()[-500:]!r}, expected to link; install gcc and libc6-dev"
         )
     library.chmod(0o644)
 
