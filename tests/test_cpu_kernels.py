@@ -130,10 +130,11 @@ def test_gelu_by_tanh():
     assert (np.abs(out - exact) <= np.maximum(8e-7, 3e-7 * np.abs(exact))).all()
 
 
-def test_gelu_of_large_numbers_is_the_number_or_zero():
-    x = np.resize(np.array([-1e30, -1000, -6, 6, 1000, 1e30], np.float32), 6 * LANES)
+@pytest.mark.parametrize("function", [apply_gelu, apply_gelu_tanh])
+def test_gelu_of_large_numbers_is_the_number_or_zero(function):
+    x = np.resize(np.array([-3.4e38, -1e30, -1000, 1000, 1e30, 3.4e38], np.float32), 6 * LANES)
     out = np.empty_like(x)
-    apply_gelu(x, out)
+    function(x, out)
     assert (out == np.maximum(x, 0)).all()
 
 

@@ -93,5 +93,5 @@ def tanh(x: Vector) -> Vector:
 
 @inlined
 def sigmoid(x: Vector) -> Vector:
-    """1 / (1 + e^-x), to 2e-7 absolute."""
-    return 1.0 / (exp(minimum(0.0 - x, 88.0)) + 1.0)
+    """1 / (1 + e^-x), to 2e-7 absolute; 0 below -88, as x * sigmoid(x) of the lowest float32 would else be -2."""
+    return select_less(x, -88.0, 0.0, 1.0 / (exp(minimum(0.0 - x, 88.0)) + 1.0))

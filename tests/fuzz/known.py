@@ -134,6 +134,11 @@ CASES: dict[str, tuple[str, str, Callable[[Path], object]]] = {
         "model.safetensors",
         _tensor(f"{FIRST}.output.dense.bias", lambda b: b * 0 + 3.4e38),
     ),
+    "lowest-bias-before-gelu": (
+        "albert",
+        "model.safetensors",
+        _tensor("albert.encoder.albert_layer_groups.1.albert_layers.1.ffn.bias", lambda bias: bias * 0 - 3.4e38),
+    ),
     "embedding-beyond-float32": ("narrow", "model.safetensors", _tensor(WORDS, lambda words: words * 1e30)),
     "folded-value-bias": (
         "narrow",
