@@ -27,8 +27,8 @@ from second_opinion import Opinion, Pair
 from verdict import Failed, Refusable, Unsure
 
 # float32 against float64 on models of at most four layers: the goldens' worst is 2e-6. Models whose numbers were made
-# extreme move further; then the bound is how far rounding of the weights alone moves the logits, times the
-# number of roundings that a logit goes through one after the other (a dozen for each of a few layers).
+# extreme move further; then the bound is how far rounding of weights and of the results of layers moves the logits,
+# times the number of roundings that a logit goes through one after the other (a dozen for each of a few layers).
 FLOAT32 = 1e-4
 FLOAT64 = 1e-9
 ROUNDINGS = 200

@@ -95,12 +95,17 @@ class Model:
         self.used.add(name)
         return self.tensors[name].astype(np.float64)
 
+    @staticmethod
+    def rounded(y: np.ndarray) -> np.ndarray:
+        """Return what is kept of the result of a layer: all, unless an opinion asks how much rounding matters."""
+        return y
+
     def _linear(
         self, x: np.ndarray, name: str, outputs: int, *, bias: bool = True, reads_bias: bool = True
     ) -> np.ndarray:
         y = x @ self._take(f"{name}.weight", outputs, x.shape[-1]).T
         shift = self._take(f"{name}.bias", outputs) if reads_bias else 0
-        return self._seen(y + shift if bias else y)
+        return self.rounded(self._seen(y + shift if bias else y))
 
     def _norm(self, x: np.ndarray, name: str, eps: float | None = None, bias: bool = True) -> np.ndarray:
         self._seen(x)

@@ -136,7 +136,11 @@ class Opinion:
         return np.array([self.model.logits(*row) for row in tokens])
 
     def sensitivity(self, tokens: list[Tokens], rounding: float) -> np.ndarray:
-        """Return how far the logits move when every weight is rounded: (N, labels)."""
+        """Return how far the logits move when every weight and the result of every layer is rounded: (N, labels).
+
+        The weights alone do not tell: where a bias is so large that nothing else is kept of a sum, to move it moves
+        all sums alike, and what is lost of each shows only when each is moved by itself.
+        """
         rng, exact = np.random.default_rng(0), self.logits(tokens)
         moved = np.zeros_like(exact)
         for _ in range(4):
@@ -145,6 +149,7 @@ class Opinion:
                 for name, array in self.tensors.items()
             }
             twin = self._model(noisy)
+            twin.rounded = lambda y: y * (1 + rounding * rng.choice([-1.0, 1.0], y.shape))
             moved = np.maximum(moved, np.abs(np.array([twin.logits(*row) for row in tokens]) - exact))
         return moved
 
