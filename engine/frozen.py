@@ -164,15 +164,3 @@ def usable_instruction_sets() -> list[str]:
     if "amx-tile" in here and not permission.request_amx():
         here.remove("amx-tile")
     return [name for name in KNOWN if REQUIRED_FEATURES.get(name, set()) <= here]
-
-
-def check_all_files(files: ModelFiles, manifest: Manifest) -> None:
-    """Prove that all files are those of the manifest, also those for other processors.
-
-    Raises
-    ------
-    ConfigError, ModelNotFoundError
-        When one is not.
-    """
-    for name, expected in manifest.files.items():
-        check_file(open_file(files, name), expected)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from .errors import ConfigError, ModelNotFoundError
 from .files import ModelFiles
-from .frozen import MANIFEST, Manifest, check_nothing_else, check_small_files, read_manifest
+from .frozen import MANIFEST, Manifest, check_files, check_nothing_else, read_manifest
 from .modules import SENTENCE_TRANSFORMERS, Chain
 from .source import find_folder
 from .spec import Config, ModelSpec
@@ -145,7 +145,7 @@ def _read_frozen(
             " it was made from"
         )
     manifest = read_manifest(files)
-    check_small_files(files, manifest)
+    check_files(files, manifest, small_only=True)
     config = Config.read(files, "config.json")
     spec, longest = manifest.spec, manifest.max_length
     read = open_packed(files, manifest)

@@ -194,8 +194,8 @@ def _require(holds: bool, name: str, found: Any) -> None:
         raise RecordError(f"spec.{name}: found {found!r:.100}, which no model has, or which does not fit the rest")
 
 
-def check_small_files(files: ModelFiles, manifest: Manifest) -> None:
-    """Prove that configuration and tokenizer are those of the manifest.
+def check_files(files: ModelFiles, manifest: Manifest, *, small_only: bool = False) -> None:
+    """Prove that all files are those of the manifest, or only configuration and tokenizer.
 
     Raises
     ------
@@ -203,7 +203,7 @@ def check_small_files(files: ModelFiles, manifest: Manifest) -> None:
         When one is not.
     """
     for name, expected in manifest.files.items():
-        if "/" not in name:
+        if not (small_only and "/" in name):
             check_file(open_file(files, name), expected)
 
 

@@ -7,6 +7,7 @@ import asyncio
 import copy
 import functools
 import hashlib
+import inspect
 import json
 import multiprocessing
 import os
@@ -34,6 +35,7 @@ pytest.importorskip("numba", reason="freezing compiles with Numba")
 from faults.inject import Point, fault
 from faults.scenarios import Load, expected_of, points_of, try_point
 from numbert import BackendError, ConfigError, CrossEncoder, InputError, WeightsError
+from numbert.engine.backend import Blocks
 from numbert.engine.errors import SaveError
 from numbert.engine.frozen import usable_instruction_sets
 from numbert.engine.packed_form import check_form
@@ -333,7 +335,7 @@ def test_another_library_in_the_place_of_a_pickled_model_s_is_refused(spoilt, tm
 
 def test_a_processor_that_lacks_what_a_pickled_model_needs_refuses_it(spoilt, tmp_path):
     if not REQUIRED_FEATURES.get(BEST[0]):
-        pytest.skip("what this processor has is what all have")
+        pytest.skip("this processor runs kernels that need no feature, and any other runs them too")
     prelude = "from numbert.kernels.cpu import processor\nprocessor.features = frozenset\n"
     found = unpickle_elsewhere(CrossEncoder(spoilt), tmp_path / "model", prelude)
     assert found.startswith(
@@ -608,7 +610,7 @@ def test_no_library_for_the_processor_is_an_error(spoilt, elsewhere):
 def test_the_instruction_set_that_is_asked_for_must_be_there(frozen, monkeypatch):
     monkeypatch.setenv("NUMBERT_ISA", "baseline")
     if BEST == ["baseline"]:
-        pytest.skip("it is")
+        pytest.skip("the baseline is the best that this processor runs, so that the folder has it")
     with pytest.raises(BackendError, match=f"found kernels for {BEST[0]}, expected baseline"):
         CrossEncoder(frozen(RICH))
 
@@ -617,7 +619,7 @@ def test_a_library_that_is_said_to_be_for_another_instruction_set_is_refused(spo
     """Its instructions could end the process. Its symbols say what it is for, and so may the form of the weights."""
     others = usable_instruction_sets()[1:]
     if not others:
-        pytest.skip("this processor runs no other")
+        pytest.skip("this processor runs one instruction set, so that there is no other name to give")
     for isa in others:
         edit_manifest(spoilt, lambda values, isa=isa: values["variants"][0].update(isa=isa))
         if KNOWN[isa].tile_width == KNOWN[BEST[0]].tile_width:
@@ -1021,3 +1023,19 @@ def test_records_that_are_nested_deeply_are_refused(spoilt, elsewhere, path, dep
     nested = functools.reduce(lambda inner, _: [inner], range(depth), 5)
     edit_manifest(spoilt, lambda values: put(values, path, nested))
     assert elsewhere.score(spoilt).get("error") in ("ConfigError", "WeightsError")
+
+
+def test_the_backend_offers_the_blocks_with_their_parameters(frozen):
+    ops = CrossEncoder(frozen("tiny-reranker"))._scorer.runner._ops
+    for name in [name for name in vars(Blocks) if not name.startswith("_")]:
+        expected = list(inspect.signature(getattr(Blocks, name)).parameters)[1:]  # without self
+        assert list(inspect.signature(getattr(ops, name)).parameters) == expected, name
+
+
+def test_an_array_that_is_not_contiguous_is_refused_as_no_kernel_sees_its_strides(frozen):
+    kernels = CrossEncoder(frozen("tiny-reranker"))._scorer.runner._ops.KERNELS
+    counters = np.zeros(4, np.int64)
+    with pytest.raises(ValueError, match=r"strides \(16,\), expected one that is C-contiguous"):
+        kernels.arrive(counters[::2])
+    kernels.arrive(counters[:2])
+    assert counters.tolist() == [1, 0, 0, 0]

@@ -26,10 +26,10 @@ from ...kernels.cpu.instruction_sets import REQUIRED_FEATURES
 from ...kernels.cpu.processor import is_arm
 from ...loaders.checkpoint import Checkpoint, load_checkpoint
 from ...loaders.files import ModelFiles
-from ...loaders.frozen import CACHE_LINE, DTYPES, MANIFEST, checksum, read_manifest, this_system
+from ...loaders.frozen import CACHE_LINE, DTYPES, MANIFEST, check_files, checksum, read_manifest, this_system
 from ...loaders.records import encode
 from ..errors import BackendError, InputError, SaveError
-from ..frozen import check_all_files, usable_instruction_sets
+from ..frozen import usable_instruction_sets
 
 PACKAGE = __name__.partition(".")[0]
 NAMES_OF_DTYPES = {dtype: name for name, dtype in DTYPES.items()}
@@ -169,7 +169,7 @@ def _write(
     }
     (made / MANIFEST).write_text(json.dumps({**values, "sha256": checksum(values)}, indent=1) + "\n", "utf-8")
     with ModelFiles(made) as files:
-        check_all_files(files, read_manifest(files))
+        check_files(files, read_manifest(files))
 
 
 def _copy(checkpoint: Checkpoint, made: Path) -> None:

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...loaders.checkpoint import load_checkpoint
+from ...loaders.frozen import check_files
 from ..cross_encoder import CrossEncoder
 from ..errors import BackendError, InputError
-from ..frozen import NAME, check_all_files
+from ..frozen import NAME
 from ..inputs import Pair
 from ..tokenization import lay_out, tokenize
 
@@ -124,7 +125,7 @@ def _verify_frozen(model: CrossEncoder, against: str, num_threads: int | None) -
     """Compare a frozen model with the one that it was made from: its files, ids, bits, and the distance to exact."""
     with load_checkpoint(model.model_path) as checkpoint:
         if checkpoint.frozen is not None:
-            check_all_files(checkpoint.files, checkpoint.frozen)
+            check_files(checkpoint.files, checkpoint.frozen)
     pairs = make_pairs(TOKEN_PAIRS)
     few = pairs[:: TOKEN_PAIRS // LOGIT_PAIRS][:LOGIT_PAIRS]
     options: dict[str, Any] = {"activation_fn": "identity", "num_threads": num_threads}

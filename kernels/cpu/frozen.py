@@ -140,7 +140,8 @@ class Library:
 
     def _know(self, array: np.ndarray[Any, Any]) -> Words:
         """Find the address and the shape of an array, and keep them until it is gone."""
-        assert array.flags.c_contiguous
+        if not array.flags.c_contiguous:  # its words say nothing of strides
+            raise ValueError(f"found an array with strides {array.strides}, expected one that is C-contiguous; copy it")
         if array.size and array.flags.writeable:
             address = ctypes.addressof(BYTE.from_buffer(array.data))
         else:  # takes a microsecond longer
